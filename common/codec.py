@@ -1,0 +1,174 @@
+"""JSON and msgpack for messages, with the limits of protocol P4.2, alike in both.
+
+Theory of operation. The usual message is decoded once, straight into its types. Before that, ``_skeleton`` takes a JSON
+text apart at its quotes: what stands outside of strings is brackets, commas, numbers and literals, a fraction of the
+bytes, and tells depth, item counts and odd numbers without a parse. Whatever looks odd there (an escape that may be a
+NUL or a surrogate, 19 digits, an exponent, ten thousand commas) goes the slow way too: decoded untyped and walked.
+msgpack is unpacked by the msgpack library, which knows limits, walked, and converted to the types.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import Any, Literal
+
+import msgpack
+import msgspec
+
+from common.errors import CodecError
+from common.message import Message
+
+PAYLOAD_BYTES_MAX = 128 * 1024
+NESTING_MAX = 32
+LIST_ITEMS_MAX = 10_000
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+CodecName = Literal["json", "msgpack"]
+CONTENT_TYPES: dict[str, str] = {"json": "application/json", "msgpack": "application/msgpack"}
+
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_NUMBER_SHAPE = bytes(0x30 if chr(i).isdigit() and i < 128 else 0x65 if i in b"eE" else i for i in range(256))
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_json_encoder = msgspec.json.Encoder()
+_msgpack_encoder = msgspec.msgpack.Encoder()
+
+
+def codec_of(payload: bytes) -> CodecName | None:
+    """Tell a message's codec by its first byte: ``{`` or a msgpack map; None when it is neither (P4.1)."""
+    first = payload[0] if payload else 0
+    if first == 0x7B:
+        return "json"
+    return "msgpack" if 0x80 <= first <= 0x8F or first in (0xDE, 0xDF) else None
+
+
+def encode(value: Any, codec: CodecName = "json") -> bytes:
+    """Encode a message, a model or a plain value. Field names are the same in both codecs.
+
+    ``msgspec.Raw`` inside it must already be in ``codec``. Raises CodecError for what cannot be expressed.
+    """
+    try:
+        return _json_encoder.encode(value) if codec == "json" else _msgpack_encoder.encode(value)
+    except (TypeError, ValueError, UnicodeEncodeError, RecursionError, OverflowError, msgspec.MsgspecError) as exc:
+        raise CodecError("undecodable", f"cannot encode: {exc}") from exc
+
+
+def decode(payload: bytes, content: Any = Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Message[Any]:
+    """Decode a message whose content is of type ``content``. Raises CodecError and nothing else.
+
+    The error's text names the field (``$.content[3].Status``) where a type is wrong. Unknown fields are accepted.
+    """
+    return decode_as(payload, _message_type(content), bytes_max=bytes_max)  # type: ignore[no-any-return]
+
+
+def decode_as(payload: bytes, kind: Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Any:
+    """Decode a map of either codec into ``kind`` under the same limits. Raises CodecError and nothing else."""
+    if len(payload) > bytes_max:
+        raise CodecError("too_large", f"{len(payload)} bytes, at most {bytes_max}")
+    codec = codec_of(payload)
+    try:
+        if codec == "json":
+            return _decode_json(payload, kind)
+        if codec == "msgpack":
+            value = _unpack(payload)
+            _check_value(value)
+            return msgspec.convert(value, kind)
+    except CodecError:
+        raise
+    except (msgspec.ValidationError, msgspec.DecodeError) as exc:
+        raise CodecError("undecodable", str(exc)) from exc
+    except RecursionError:
+        raise CodecError("undecodable", f"nested deeper than {NESTING_MAX}") from None
+    except Exception as exc:  # the decode boundary: whatever a hostile payload provokes is a refusal, never a crash
+        raise CodecError("undecodable", f"{type(exc).__name__}: {exc}") from exc
+    raise CodecError("undecodable", "neither a JSON object nor a msgpack map")
+
+
+def _decode_json(payload: bytes, kind: Any) -> Any:
+    escaped = b"\\" in payload
+    skeleton = b"".join((_ESCAPE.sub(b"", payload) if escaped else payload).split(b'"')[::2])
+    _check_depth(skeleton)
+    if not payload.isascii():
+        payload.decode()  # an unknown field is skipped without a look at its bytes
+    value = _json_decoder(kind).decode(payload)
+    if (escaped and b"\\u" in payload) or skeleton.count(b",") >= LIST_ITEMS_MAX or _has_odd_number(skeleton):
+        _check_value(msgspec.json.decode(payload))
+    return value
+
+
+def _has_odd_number(skeleton: bytes) -> bool:
+    """True when a number may be beyond 64 bits or not finite: 19 digits in a row, or an exponent."""
+    shape = skeleton.translate(_NUMBER_SHAPE)
+    return b"0" * 19 in shape or b"0e" in shape
+
+
+def _check_depth(skeleton: bytes) -> None:
+    brackets = skeleton.translate(None, _NOT_BRACKETS)
+    for _ in range(NESTING_MAX):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    if brackets:
+        raise CodecError("undecodable", f"nested deeper than {NESTING_MAX}, or brackets do not match")
+
+
+def _unpack(payload: bytes) -> Any:
+    return msgpack.unpackb(
+        payload,
+        raw=False,
+        strict_map_key=True,
+        max_array_len=LIST_ITEMS_MAX,
+        max_map_len=LIST_ITEMS_MAX,
+        max_ext_len=0,
+    )
+
+
+def _check_value(value: Any) -> None:
+    """Walk a decoded value and raise CodecError at the first thing that some codec or store would not take (P4.2)."""
+    stack: list[tuple[Any, int]] = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        if type(item) is dict or type(item) is list:
+            if depth >= NESTING_MAX:
+                raise CodecError("undecodable", f"nested deeper than {NESTING_MAX}")
+            if len(item) > LIST_ITEMS_MAX:
+                raise CodecError("undecodable", f"{len(item)} items, at most {LIST_ITEMS_MAX}")
+            if type(item) is dict:
+                for key in item:
+                    _check_text(key)
+                item = item.values()
+            stack.extend((inner, depth + 1) for inner in item)
+        else:
+            _check_scalar(item)
+
+
+def _check_scalar(item: Any) -> None:
+    kind = type(item)
+    if kind is str:
+        _check_text(item)
+    elif kind is int:
+        if not INT_MIN <= item <= INT_MAX:
+            raise CodecError("undecodable", "integer beyond 64 bits")
+    elif kind is float:
+        if not math.isfinite(item):
+            raise CodecError("undecodable", "number is not finite")
+    elif item is not None and kind is not bool:
+        raise CodecError("undecodable", f"{kind.__name__} is not a JSON value")
+
+
+def _check_text(text: Any) -> None:
+    if type(text) is not str:
+        raise CodecError("undecodable", f"key {text!r} is not text")
+    if "\x00" in text:
+        raise CodecError("undecodable", "text holds NUL")
+
+
+@cache
+def _message_type(content: Any) -> Any:
+    return Message[content]
+
+
+@cache
+def _json_decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)

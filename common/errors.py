@@ -1,0 +1,119 @@
+"""The error tree: every error that fieldpost raises on purpose.
+
+::
+
+    FieldpostError
+    ├── ConfigError            a setting, file or manifest is wrong; names file, line and what to do
+    ├── RefusedError           a message can never be accepted; carries a stable reason code
+    │   ├── CodecError         its bytes break the limits or the schema (protocol P4.2)
+    │   ├── ResourceError      its resource is not node/<node>/<namespace>/<type>[/<name>] (P2)
+    │   └── TopicError         its topic and its route do not make sense or do not agree (P3)
+    ├── TransportError         the connection to the broker
+    │   ├── NotConnectedError  nothing was sent; try again after the next connect
+    │   ├── QueueFullError     a bounded queue is full; nothing was taken
+    │   └── ConnectError       the broker refused or could not be reached; says which and why
+    ├── RequestTimeoutError    send_sync got no reply in time
+    ├── RemoteError            the other side answered with the operation ``error``
+    ├── StorageError           a database file cannot be used; nothing was accepted
+    ├── BrokerError            the embedded broker cannot be started
+    └── ControlError           a control socket does not answer, or refused the operation
+"""
+
+from __future__ import annotations
+
+
+class FieldpostError(Exception):
+    """Root of all errors raised on purpose; the command line prints it as one line without a traceback."""
+
+
+class ConfigError(FieldpostError):
+    """A setting, file or manifest is wrong.
+
+    Arguments: ``text`` what is wrong and what to do; ``file`` and ``line`` where, when known (line counts from 1).
+    """
+
+    def __init__(self, text: str, *, file: str = "", line: int = 0) -> None:
+        self.text, self.file, self.line = text, file, line
+        where = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+        super().__init__(where + text)
+
+
+class RefusedError(FieldpostError):
+    """A message that can never be accepted (protocol P5.9).
+
+    Arguments: ``reason`` a stable code (``undecodable``, ``too_large``, ``route_mismatch``, ``unknown_type``,
+    ``invalid_topic``, ``invalid_resource``, ``stale_epoch``, ``beyond_window``); ``detail`` for a person.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class CodecError(RefusedError):
+    """The bytes of a message break a limit or the schema; ``reason`` is ``undecodable`` or ``too_large``."""
+
+
+class ResourceError(RefusedError):
+    """A resource cannot be built or parsed; the text is KubeEdge's where KubeEdge has one (protocol P2)."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("invalid_resource", detail)
+
+
+class TopicError(RefusedError):
+    """A topic cannot be built, parsed, or does not agree with the message's route (protocol P3)."""
+
+    def __init__(self, detail: str, reason: str = "invalid_topic") -> None:
+        super().__init__(reason, detail)
+
+
+class TransportError(FieldpostError):
+    """Something about the connection to the broker."""
+
+
+class NotConnectedError(TransportError):
+    """Nothing was sent, because there is no connection (or it ended before the broker confirmed)."""
+
+
+class QueueFullError(TransportError):
+    """A bounded queue is full and took nothing; ``name`` says which, ``bound`` how many it holds."""
+
+    def __init__(self, name: str, bound: int) -> None:
+        self.name, self.bound = name, bound
+        super().__init__(f"{name} is full ({bound})")
+
+
+class ConnectError(TransportError):
+    """The broker refused the connection or could not be reached.
+
+    ``permanent`` is True when trying again cannot help before a person changes something (credentials, protocol).
+    """
+
+    def __init__(self, text: str, *, permanent: bool = False) -> None:
+        self.permanent = permanent
+        super().__init__(text)
+
+
+class RequestTimeoutError(FieldpostError):
+    """``send_sync`` got no reply within its timeout; a later reply is counted and dropped (protocol P7.3)."""
+
+
+class RemoteError(FieldpostError):
+    """The other side answered a request with the operation ``error``; ``content`` is its body."""
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+        super().__init__(str(content))
+
+
+class StorageError(FieldpostError):
+    """A database cannot be opened or written; what was not committed was not accepted."""
+
+
+class BrokerError(FieldpostError):
+    """The embedded broker cannot be started; the text says what to do."""
+
+
+class ControlError(FieldpostError):
+    """A control socket does not answer, or its process refused the operation."""

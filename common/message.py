@@ -1,0 +1,125 @@
+"""The message: header, route, content, wire-compatible with KubeEdge's beehive model (protocol P1)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from uuid6 import uuid7
+
+from common.resource import Resource
+
+T = TypeVar("T")
+
+# Operations (P1.3). Unknown ones pass through: these are names, not an enum at decode.
+INSERT, DELETE, QUERY, UPDATE = "insert", "delete", "query", "update"
+PATCH, UPLOAD, RESPONSE, ERROR = "patch", "upload", "response", "error"
+OPERATIONS = (INSERT, DELETE, QUERY, UPDATE, PATCH, UPLOAD, RESPONSE, ERROR)
+
+# Module and group names (P1.3), spelled as in KubeEdge.
+CLOUDHUB, EDGECONTROLLER, DEVICECONTROLLER = "cloudhub", "edgecontroller", "devicecontroller"
+SYNCCONTROLLER, DYNAMICCONTROLLER, CLOUDSTREAM = "synccontroller", "dynamiccontroller", "cloudStream"
+ROUTER, USER_GROUP, RESOURCE_GROUP = "router", "user", "resource"
+MODULES = (CLOUDHUB, EDGECONTROLLER, DEVICECONTROLLER, SYNCCONTROLLER, DYNAMICCONTROLLER, CLOUDSTREAM, ROUTER)
+
+
+def new_id() -> str:
+    """Return a new message id: a uuid7 as text, so ids sort by time of creation."""
+    return str(uuid7())
+
+
+def now_ms() -> int:
+    """Return the wall clock in unix milliseconds: what a header's ``timestamp`` holds. Never used for order."""
+    return time.time_ns() // 1_000_000
+
+
+class MessageHeader(msgspec.Struct, omit_defaults=True):
+    """Who a message is: ids, creation time, version. ``timestamp`` is unix milliseconds.
+
+    ``resourceversion`` of a reliable message is ``<epoch>.<sequence>`` (P5.2); ``low`` is the sender's lowest
+    unconfirmed sequence, an additive field that KubeEdge does not have.
+    """
+
+    msg_id: str
+    timestamp: int
+    parent_msg_id: str = ""
+    resourceversion: str = ""
+    sync: bool = False
+    type: str = ""
+    low: int = 0
+
+
+class MessageRoute(msgspec.Struct, omit_defaults=True):
+    """Where a message comes from and what it does to which resource. ``destination`` is not part of the topic."""
+
+    source: str = ""
+    destination: str = ""
+    group: str = ""
+    operation: str = ""
+    resource: str = ""
+
+
+class Message(msgspec.Struct, Generic[T]):
+    """A message as in KubeEdge: ``{"header": ..., "route": ..., "content": ...}``.
+
+    ``content`` is any JSON value, or a typed model where the receiver knows the resource type.
+    """
+
+    header: MessageHeader
+    route: MessageRoute = msgspec.field(default_factory=MessageRoute)
+    content: T = None  # type: ignore[assignment]
+
+    def parsed_resource(self) -> Resource:
+        """Return the route's resource, parsed. Raises ResourceError with KubeEdge's text (P2.3)."""
+        return Resource.parse(self.route.resource)
+
+    def is_reply_to(self, request: Message[Any]) -> bool:
+        """True when this message answers ``request``: its parent id is the request's id."""
+        return bool(self.header.parent_msg_id) and self.header.parent_msg_id == request.header.msg_id
+
+
+def new(
+    parent_id: str = "",
+    *,
+    source: str = "",
+    group: str = "",
+    operation: str = "",
+    resource: str = "",
+    content: Any = None,
+) -> Message[Any]:
+    """Make a message with a new id and the present time: KubeEdge's ``NewMessage`` with ``BuildRouter`` (P1.2)."""
+    return Message(
+        MessageHeader(msg_id=new_id(), timestamp=now_ms(), parent_msg_id=parent_id),
+        MessageRoute(source=source, group=group, operation=operation, resource=resource),
+        content,
+    )
+
+
+def reply(
+    request: Message[Any], content: Any, *, source: str = "", group: str = "", operation: str = RESPONSE
+) -> Message[Any]:
+    """Answer ``request``: new id, parent = the request's id, resource copied (P1.2).
+
+    ``source`` and ``group`` are the *responder's*; KubeEdge copies the requester's, so its replies look as if the
+    requester had sent them.
+    """
+    return new(
+        request.header.msg_id,
+        source=source,
+        group=group,
+        operation=operation,
+        resource=request.route.resource,
+        content=content,
+    )
+
+
+def reply_error(request: Message[Any], content: Any, *, source: str = "", group: str = "") -> Message[Any]:
+    """Answer ``request`` with the operation ``error``; ``content`` is a text, or a map with a reason (P1.2, P5.9)."""
+    return reply(request, content, source=source, group=group, operation=ERROR)
+
+
+def clone(message: Message[T]) -> Message[T]:
+    """Return a copy with a new id; everything else is kept (P1.2; KubeEdge drops version, sync, type, destination)."""
+    header = msgspec.structs.replace(message.header, msg_id=new_id())
+    return Message(header, msgspec.structs.replace(message.route), message.content)

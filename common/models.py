@@ -1,0 +1,172 @@
+"""Typed models that travel: ExecResult, confirmations, presence, statistics (protocol P1.4, P3.4, P5)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from common.errors import RefusedError
+
+SUCCESS, FAIL = "SUCCESS", "FAIL"
+ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's zero time, what Error.Timestamp says on success
+DETAIL_BYTES_MAX = 2048  # of an error detail (P8.1); longer is cut
+SEQUENCE_MAX = 2**63 - 1
+
+# Outcomes (flow F5).
+DELIVERED, FILTERED, REJECTED, FAILED, DROPPED = "delivered", "filtered", "rejected", "failed", "dropped"
+
+Count = Annotated[int, Meta(ge=0, le=SEQUENCE_MAX)]
+Short = Annotated[str, Meta(max_length=512)]
+_WIRE_NAMES = {
+    "rule_id": "RuleID", "project_id": "ProjectID", "status": "Status", "error": "Error", "detail": "Detail",
+    "timestamp": "Timestamp", "time": "Time", "outcome": "Outcome", "reason": "Reason", "duration_us": "DurationUs",
+    "attempts": "Attempts", "rule_version": "RuleVersion", "source_id": "SourceID", "step": "Step", "count": "Count",
+    "first": "First", "duration_sum": "DurationSum", "duration_max": "DurationMax", "rule_uid": "RuleUID",
+}  # fmt: skip
+
+
+class ErrorMsg(msgspec.Struct, rename=_WIRE_NAMES):
+    """Why an execution failed: a text for people (at most 2 KiB) and when (RFC 3339; Go's zero time on success)."""
+
+    detail: str = ""
+    timestamp: Short = ZERO_TIME
+
+
+class ExecResult(msgspec.Struct, omit_defaults=True, rename=_WIRE_NAMES):
+    """What became of one execution, or a summary of several (``count`` > 1). Go names on the wire (P1.4).
+
+    ``rule_id`` is the rule's name, ``project_id`` its namespace, ``status`` is SUCCESS or FAIL. Durations are
+    microseconds, times RFC 3339. Everything after ``error`` is optional for a reader.
+    """
+
+    rule_id: Annotated[str, Meta(min_length=1, max_length=253)]
+    project_id: Annotated[str, Meta(max_length=63)]
+    status: Annotated[str, Meta(pattern="^(SUCCESS|FAIL)$", max_length=7)]
+    error: ErrorMsg = msgspec.field(default_factory=ErrorMsg)
+    time: Short = ""
+    outcome: Short = ""
+    reason: Short = ""
+    duration_us: Count = 0
+    attempts: Count = 1
+    rule_version: Short = ""
+    source_id: Short = ""
+    step: Short = ""
+    count: Annotated[int, Meta(ge=1, le=SEQUENCE_MAX)] = 1
+    first: Short = ""
+    duration_sum: Count = 0
+    duration_max: Count = 0
+    rule_uid: Short = ""
+
+
+def rfc3339(at: float) -> str:
+    """Return unix seconds as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def clean_text(text: str, bytes_max: int = DETAIL_BYTES_MAX) -> str:
+    """Return ``text`` without NUL and lone surrogates, at most ``bytes_max`` bytes: fit for any codec and store (P4.2)."""
+    if len(text) * 4 <= bytes_max and text.isascii() and "\x00" not in text:
+        return text
+    raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= bytes_max else raw[: bytes_max - 3].decode("utf-8", "ignore") + "…"
+
+
+class Epoch(NamedTuple):
+    """The life of a spool from one agent start to the next: ``<n>-<uuid7>``; only ``n`` orders epochs (P5.2)."""
+
+    n: int
+    uuid: str
+
+    def __str__(self) -> str:
+        return f"{self.n}-{self.uuid}"
+
+    @classmethod
+    def parse(cls, text: str) -> Epoch:
+        """Parse ``<n>-<uuid>``. Raises RefusedError ``undecodable``."""
+        found = _EPOCH.fullmatch(text)
+        if not found:
+            raise RefusedError("undecodable", f"epoch {text[:80]!r} is not <n>-<uuid7>")
+        return cls(int(found[1]), found[2])
+
+
+_EPOCH = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
+_VERSION = re.compile(_EPOCH.pattern + r"\.([1-9][0-9]{0,17})")
+
+
+def parse_version(text: str) -> tuple[Epoch, int]:
+    """Parse a reliable message's ``resourceversion``, ``<epoch>.<sequence>``. Raises RefusedError ``undecodable``."""
+    found = _VERSION.fullmatch(text)
+    if not found:
+        raise RefusedError("undecodable", f"resourceversion {text[:80]!r} is not <n>-<uuid7>.<sequence>")
+    return Epoch(int(found[1]), found[2]), int(found[3])
+
+
+class Confirmation(msgspec.Struct, omit_defaults=True):
+    """The cloud's word that messages are committed: everything up to ``through``, and single later ones (P5.5)."""
+
+    epoch: str
+    through: Count
+    also: Annotated[list[int], Meta(max_length=64)] = []
+
+
+class Refusal(msgspec.Struct, omit_defaults=True):
+    """The body of an ``error`` reply to a message that can never be accepted (P5.9).
+
+    ``sha256`` (hex, of the payload) names the message when its id could not be read.
+    """
+
+    reason: str
+    detail: str = ""
+    sha256: str = ""
+
+
+class NodeBirth(msgspec.Struct, omit_defaults=True):
+    """Retained presence of a node (P3.4). Birth on connect, ``online: false`` as will and at a clean stop.
+
+    ``previous`` are older epochs that still have unconfirmed messages; ``session`` counts the connects of this epoch,
+    so that a late will of an earlier connection is told from a present one.
+    """
+
+    node: str
+    epoch: str
+    online: bool = True
+    session: Count = 0
+    previous: Annotated[list[str], Meta(max_length=64)] = []
+    next_sequence: Count = 0
+    low: Count = 0
+    version: Short = ""
+    rules_version: Short = ""
+    labels: Annotated[dict[str, str], Meta(max_length=64)] = {}
+    time: Short = ""
+
+
+class ControllerPresence(msgspec.Struct, omit_defaults=True):
+    """Retained presence of a cloud controller (P3.4)."""
+
+    controller: str
+    online: bool = True
+    version: Short = ""
+    time: Short = ""
+
+
+class NodeStatus(msgspec.Struct, omit_defaults=True):
+    """The agent's own statistics, sent every 15 s as ``nodestatus`` ``update``. Counts are since the spool began."""
+
+    epoch: str = ""
+    accepted: Count = 0
+    confirmed: Count = 0
+    pending_results: Count = 0
+    pending_messages: Count = 0
+    pending_inputs: Count = 0
+    spool_bytes: Count = 0
+    resends: Count = 0
+    rules: Count = 0
+    rules_version: Short = ""
+    labels: Annotated[dict[str, str], Meta(max_length=64)] = {}
+    rss_bytes: Count = 0
+    uptime_s: Count = 0
+    details: dict[str, Any] = {}

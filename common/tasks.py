@@ -1,0 +1,51 @@
+"""Background tasks that are named, supervised and awaited at stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from common.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """The background tasks of one owner. One that fails is logged and started again with backoff; none dies silently."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.restarts = 0
+
+    def start(self, name: str, work: Callable[[], Coroutine[Any, Any, None]], *, forever: bool = True) -> None:
+        """Run ``work()`` in the background. ``forever`` starts it again when it raises; otherwise it runs once.
+
+        Raises ValueError when a task of that name runs already.
+        """
+        if name in self._tasks and not self._tasks[name].done():
+            raise ValueError(f"{self._owner}: task {name} runs already")
+        self._tasks[name] = asyncio.create_task(self._supervise(name, work, forever), name=f"{self._owner}.{name}")
+
+    async def _supervise(self, name: str, work: Callable[[], Coroutine[Any, Any, None]], forever: bool) -> None:
+        backoff = Backoff(0.1, 10.0)
+        while True:
+            try:
+                return await work()
+            except Exception:
+                self.restarts += 1
+                delay = backoff.next()
+                log.exception("%s: task %s failed%s", self._owner, name, f", again in {delay:.1f} s" if forever else "")
+                if not forever:
+                    return
+                await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """Cancel all tasks and wait until they are done."""
+        tasks = [task for task in self._tasks.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
