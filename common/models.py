@@ -68,7 +68,7 @@ def rfc3339(at: float) -> str:
 
 
 def clean_text(text: str, bytes_max: int = DETAIL_BYTES_MAX) -> str:
-    """Return ``text`` without NUL and lone surrogates, at most ``bytes_max`` bytes: fit for any codec and store (P4.2)."""
+    """Return ``text`` without NUL and lone surrogates, at most ``bytes_max`` bytes: fit for all codecs and stores.."""
     if len(text) * 4 <= bytes_max and text.isascii() and "\x00" not in text:
         return text
     raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """The background tasks of one owner. One that fails is logged and started again with backoff; none dies silently."""
+    """The background tasks of one owner. What fails is logged and started again with backoff; none dies silently."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner

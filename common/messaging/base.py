@@ -153,7 +153,7 @@ class MessageLayer(ABC):
 
     @abstractmethod
     async def receive(self) -> Message[Any]:
-        """Wait for the next message that is no reply to a waiting ``send_sync``. Its content is typed by resource type."""
+        """Wait for the next message that no ``send_sync`` waits for. Its content is typed by resource type."""
 
     @abstractmethod
     async def send_sync(self, message: Message[Any], timeout: float = REPLY_TIMEOUT_S) -> Message[Any]:
