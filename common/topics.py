@@ -202,3 +202,16 @@ def matches(filter_: str, topic: str) -> bool:
         if at >= len(levels) or level not in ("+", levels[at]):
             return False
     return len(wanted) == len(levels)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """True when every topic that ``narrow`` matches is matched by ``wide``."""
+    a, b = wide.split("/"), narrow.split("/")
+    for at, level in enumerate(a):
+        if level == "#":
+            return not (at == 0 and b[0].startswith("$"))
+        if at >= len(b) or b[at] == "#":
+            return False
+        if level != b[at] and (level != "+" or (at == 0 and b[0].startswith("$"))):
+            return False
+    return len(a) == len(b)

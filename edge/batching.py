@@ -1,0 +1,134 @@
+"""How results become messages: pure functions that pack encoded results and freeze them (protocol P1.4, P5.1, P5.4).
+
+A ``Packed`` holds one or more encoded results of one codec, already joined as the inside of a list, so that making a
+message of them copies bytes and decodes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from common import codec as codecs
+from common.codec import CodecName
+from common.message import RESOURCE_GROUP, ROUTER, UPDATE, Message, MessageHeader, MessageRoute, new_id
+from common.models import Epoch
+from common.resource import RULESTATUS, build_resource
+from common.topics import UP, topic_of
+
+FEW_RULES = 4  # so many rules in a group still get a message each: their topics stay readable for people
+GOOD_BATCH = 32  # results per rule from which a message per rule is cheap enough
+
+
+class Packed(NamedTuple):
+    """Encoded results of one namespace, joined. ``rule`` is empty when they are of several rules.
+
+    ``results`` results stand in ``body``, which weigh ``weight`` executions (a summary weighs its Count). ``rows`` are
+    the spool rows that they came from.
+    """
+
+    namespace: str
+    rule: str
+    codec: CodecName
+    results: int
+    weight: int
+    body: bytes
+    rows: tuple[int, ...] = ()
+
+
+class Frozen(NamedTuple):
+    """A message that never changes again: what is published until it is confirmed (P5.1)."""
+
+    epoch: Epoch
+    sequence: int
+    msg_id: str
+    topic: str
+    payload: bytes
+    codec: CodecName
+    weight: int
+
+    @property
+    def version(self) -> str:
+        """The message's ``resourceversion``."""
+        return f"{self.epoch}.{self.sequence}"
+
+
+def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed]:
+    """Join ``items`` (oldest first) into as few as sensible, at most ``count_max`` results and ``bytes_max`` bytes
+    each.
+
+    A rule's results keep their order. Few rules, or many results of each: one message per rule. Otherwise one message
+    of a namespace carries results of several rules (P1.4), so the cost does not grow with the number of rules.
+    """
+    if len(items) == 1:
+        return list(items)
+    groups: dict[tuple[str, CodecName], dict[str, list[Packed]]] = {}
+    for item in items:
+        groups.setdefault((item.namespace, item.codec), {}).setdefault(item.rule, []).append(item)
+    packed: list[Packed] = []
+    for (namespace, codec), by_rule in groups.items():
+        together = sum(map(len, by_rule.values()))
+        if "" not in by_rule and (len(by_rule) <= FEW_RULES or together >= GOOD_BATCH * len(by_rule)):
+            for of_rule in by_rule.values():
+                packed.extend(_join(of_rule, count_max, bytes_max))
+        else:
+            packed.extend(_join((i for i in items if i[0] == namespace and i[2] == codec), count_max, bytes_max))
+    return packed
+
+
+def _join(items: Iterable[Packed], count_max: int, bytes_max: int) -> Iterator[Packed]:
+    part: list[Packed] = []
+    count = size = 0
+    for item in items:
+        if part and (count + item.results > count_max or size + len(item.body) + 1 > bytes_max):
+            yield _joined(part)
+            part, count, size = [], 0, 0
+        part.append(item)
+        count += item.results
+        size += len(item.body) + 1
+    if part:
+        yield _joined(part)
+
+
+def _joined(part: list[Packed]) -> Packed:
+    first = part[0]
+    if len(part) == 1:
+        return first
+    rules = {item.rule for item in part}
+    return Packed(
+        first.namespace,
+        first.rule if len(rules) == 1 else "",
+        first.codec,
+        sum(item.results for item in part),
+        sum(item.weight for item in part),
+        (b"," if first.codec == "json" else b"").join([item.body for item in part]),
+        tuple(row for item in part for row in item.rows),
+    )
+
+
+def freeze(packed: Packed, epoch: Epoch, sequence: int, low: int, *, root: str, node: str, timestamp: int) -> Frozen:
+    """Make the message of ``packed``: topic, bytes, epoch and sequence, all final. ``timestamp`` is unix milliseconds.
+
+    One result alone is the content itself, several are a list (P1.4).
+    """
+    msg_id = new_id()
+    route = MessageRoute(
+        source=ROUTER,
+        group=RESOURCE_GROUP,
+        operation=UPDATE,
+        resource=build_resource(node, packed.namespace, RULESTATUS, packed.rule),
+    )
+    header = MessageHeader(msg_id=msg_id, timestamp=timestamp, resourceversion=f"{epoch}.{sequence}", low=low)
+    content = msgspec.Raw(packed.body if packed.results == 1 else _list_of(packed))
+    payload = codecs.encode(Message(header, route, content), packed.codec)
+    return Frozen(epoch, sequence, msg_id, topic_of(root, UP, node, route), payload, packed.codec, packed.weight)
+
+
+def _list_of(packed: Packed) -> bytes:
+    if packed.codec == "json":
+        return b"[" + packed.body + b"]"
+    if packed.results < 16:
+        return bytes((0x90 | packed.results,)) + packed.body
+    return b"\xdc" + packed.results.to_bytes(2, "big") + packed.body

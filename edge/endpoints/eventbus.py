@@ -1,0 +1,129 @@
+"""The eventbus endpoint: MQTT topics of the node's own broker, as source and as target (flow F3).
+
+One connection for each broker, whatever the number of rules. As a source, PUBACK is sent when the arrival is settled;
+as a target, delivered means PUBACK. paho is not seen here: a Link is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+from common.errors import CodecError, NotConnectedError, QueueFullError, TopicError
+from common.message import new_id
+from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
+from common.template import Template
+from common.topics import covers, matches
+from edge.endpoints.base import DELIVERED, Arrival, Delivery, Rejected, Retry
+
+log = logging.getLogger(__name__)
+
+ROUTES_CACHED = 8192  # topics for which the matching sources are remembered
+
+
+class Consumer(Protocol):
+    """Who takes what arrives on a filter: a rule's binding."""
+
+    def take(self, arrival: Arrival, last: bool) -> None: ...
+
+
+class Eventbus:
+    """One broker as a source of arrivals and a place to publish.
+
+    Arguments: ``on_arrival`` gets each arrival with the consumers whose filter matches, in the order they were bound.
+    """
+
+    def __init__(self, link: Link, on_arrival: Callable[[Arrival, tuple[object, ...]], None]) -> None:
+        self.link = link
+        self._on_arrival = on_arrival
+        self._consumers: list[tuple[str, object]] = []
+        self.unmatched = 0
+        self.received = 0
+        self._route = lru_cache(ROUTES_CACHED)(self._match)
+        link.on_message = self._arrived
+
+    def bind(self, consumers: list[tuple[str, object]]) -> None:
+        """Set who gets what: (filter, consumer) pairs. Replaces what was bound before; subscribes at once if
+        connected.
+        """
+        self._consumers = consumers
+        self._route.cache_clear()
+        self.link.subscribe([Subscription(filter_, no_local=False) for filter_ in _widest(consumers)])
+
+    def _match(self, topic: str) -> tuple[object, ...]:
+        return tuple(consumer for filter_, consumer in self._consumers if matches(filter_, topic))
+
+    def _arrived(self, packet: Inbound) -> None:
+        self.received += 1
+        consumers = self._route(packet.topic)
+        if not consumers:  # a filter that was just removed: nobody will settle it
+            self.unmatched += 1
+            self.link.ack(packet)
+            return
+        reliable = packet.qos > 0
+        settle = (lambda: self._settle(packet)) if reliable else None
+        self._on_arrival(Arrival(_id_of(packet), packet.topic, packet.payload, reliable, settle), consumers)
+
+    def _settle(self, packet: Inbound) -> None:
+        self.link.ack(packet)  # False on a newer connection: the broker sends it again, and that one is settled
+
+
+class EventbusTarget:
+    """Publishes to ``topic`` on one eventbus.
+
+    Arguments: ``topic`` is a template (``{topic[1]}``, ``{node}``, ``{rule}``, ``{namespace}``); ``known`` are the
+    values that do not change from message to message.
+    """
+
+    def __init__(
+        self, bus: Eventbus, topic: Template, known: dict[str, str], *, qos: int = 1, retain: bool = False
+    ) -> None:
+        self._bus, self._qos, self._retain = bus, qos, retain
+        self._topic = topic.fixed(known)
+
+    def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
+        """Publish the payload as it is. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
+        try:
+            topic = self._topic.render(message.key)
+            self._bus.link.publish(
+                topic,
+                message.payload,
+                qos=self._qos,
+                retain=self._retain,
+                properties=Properties(user=(("msg_id", message.msg_id),)),
+                on_done=lambda reason: done(_verdict(reason)),
+            )
+        except TopicError as exc:
+            done(Rejected("target_topic", exc.detail))
+        except CodecError as exc:
+            done(Rejected("payload_too_large", exc.detail))
+        except NotConnectedError:
+            done(Retry("target_unreachable", "no connection to the target's broker"))
+        except QueueFullError as exc:
+            done(Retry("target_unreachable", str(exc)))
+
+
+def _verdict(reason: int) -> Delivery:
+    if reason in (PUBLISHED, NOBODY_LISTENS):  # that nobody listens now is no fault of the rule
+        return DELIVERED
+    if reason == NOT_SENT:
+        return Retry("target_unreachable", "the connection ended before the broker confirmed")
+    return Rejected(f"target_status_{reason}", f"the broker refused with reason 0x{reason:02x}")
+
+
+def _id_of(packet: Inbound) -> str:
+    if packet.properties is not None:
+        for name, value in packet.properties.user:
+            if name == "msg_id" and 0 < len(value) <= 128:
+                return value
+    return new_id()
+
+
+def _widest(consumers: list[tuple[str, object]]) -> list[str]:
+    """The distinct filters, without those that another one covers: overlapping subscriptions deliver a message
+    twice.
+    """
+    filters = list(dict.fromkeys(filter_ for filter_, _ in consumers))
+    return [f for f in filters if not any(other != f and covers(other, f) for other in filters)]

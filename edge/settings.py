@@ -1,0 +1,117 @@
+"""Settings of the edge agent: the ``edge`` section of the configuration file (experience U3)."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from common.resource import check_node_id
+from common.settings import BrokerSettings, SharedSettings
+
+_NOT_LABEL = re.compile(r"[^a-z0-9-]+")
+
+
+class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The durable store-and-forward of results (protocol P5.1, P5.3, P5.10)."""
+
+    bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1 << 20, description="Bytes the spool may take on disk; at the bound results wait and sources are held."
+        ),
+    ] = 1 << 30
+    queue_results_max: Annotated[
+        int, Meta(ge=1, description="Results that may wait for a commit; above that sources are held back.")
+    ] = 50_000
+
+
+class UplinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How results travel to the cloud (protocol P5.4 to P5.6)."""
+
+    window_messages: Annotated[
+        int, Meta(ge=1, le=64, description="Messages frozen and not yet confirmed; the cloud accepts no more than 64.")
+    ] = 64
+    window_bytes: Annotated[int, Meta(ge=1 << 17, description="Bytes frozen and not yet confirmed.")] = 1 << 20
+    batch_results: Annotated[
+        int, Meta(ge=1, le=256, description="Most results in one message; 1 sends each alone.")
+    ] = 256
+    batch_bytes: Annotated[int, Meta(ge=1024, le=65536, description="Most bytes of results in one message.")] = 65536
+    resend_first_s: Annotated[
+        float,
+        Meta(gt=0, description="Seconds without a confirmation after which a message is sent again; then doubling."),
+    ] = 2.0
+    resend_max_s: Annotated[
+        float, Meta(gt=0, description="Longest wait between two sends of one message, in seconds.")
+    ] = 60.0
+    nodestatus_s: Annotated[float, Meta(gt=0, description="Seconds between two statistics messages of this node.")] = (
+        15.0
+    )
+
+
+class FlowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of the executions of one rule (flow F4, F5)."""
+
+    running_max: Annotated[int, Meta(ge=1, description="Executions of one rule whose target has not answered yet.")] = (
+        64
+    )
+    queue_max: Annotated[
+        int, Meta(ge=1, description="Messages that wait for one rule; the next is dropped and counted as queue_full.")
+    ] = 1000
+    journal_after_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds after which an unfinished input is journalled on disk and its source acknowledged.",
+        ),
+    ] = 0.02
+    stop_s: Annotated[float, Meta(ge=0, description="Seconds that running executions get to end at a clean stop.")] = (
+        5.0
+    )
+
+
+class EventbusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The node's own message bus, for endpoints of type eventbus."""
+
+    broker: Annotated[
+        BrokerSettings | None, Meta(description="The local broker; left out, the uplink's broker serves for both.")
+    ] = None
+    session_expiry_s: Annotated[
+        int,
+        Meta(
+            ge=0, description="Seconds for which the broker keeps what arrives while the agent is away; 0: not at all."
+        ),
+    ] = 86_400
+
+
+class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The edge agent."""
+
+    node: Annotated[str, Meta(description="Node id, a DNS label. Empty: the host name, made into one.")] = ""
+    labels: Annotated[dict[str, str], Meta(description="Labels by which rules choose nodes.")] = {}
+    rules: Annotated[
+        list[str], Meta(description="Files or directories (*.yaml) with Rule and RuleEndpoint manifests of this node.")
+    ] = []
+    spool: SpoolSettings = SpoolSettings()
+    uplink: UplinkSettings = UplinkSettings()
+    flow: FlowSettings = FlowSettings()
+    eventbus: EventbusSettings = EventbusSettings()
+
+
+class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):
+    """All settings that an edge agent reads."""
+
+    edge: EdgeSettings = EdgeSettings()
+
+    def node_id(self) -> str:
+        """The node's id. Raises ResourceError when the configured one cannot be a node id."""
+        return check_node_id(self.edge.node or node_id_of_host(socket.gethostname()))
+
+
+def node_id_of_host(host: str) -> str:
+    """Make a host name into a DNS label: its first part in lower case, everything else as ``-``."""
+    label = _NOT_LABEL.sub("-", host.split(".")[0].lower()).strip("-")[:63].strip("-")
+    return label or "node"

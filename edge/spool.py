@@ -1,0 +1,301 @@
+"""The spool: durable store-and-forward of results, in two stages (protocol P5.1 to P5.3).
+
+Theory of operation. ``results`` are accepted and durable, without a sequence. ``messages`` are frozen: topic, bytes,
+epoch and sequence never change, and they are deleted only when the cloud has confirmed them. At most a window of
+messages exists; when there is room, the oldest results become messages, in the accepting transaction itself when
+nothing waits.
+
+All of it happens on one writer thread, in groups: what was accepted, journalled and confirmed since the last commit is
+one transaction. The loop gets one ``Committed`` for each group, and only then answers sources and publishes messages.
+Memory is changed after the commit; when the fate of a commit is unknown, the file is opened anew and its commit
+counter tells.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from common.clock import Clock, SystemClock
+from common.errors import QueueFullError, StorageError
+from common.message import new_id
+from common.models import Confirmation, Epoch
+from common.writer import GroupWriter
+from edge.batching import Frozen, Packed, freeze, pack
+from edge.settings import SpoolSettings, UplinkSettings
+from edge.spooldb import PAGE_BYTES, Changes, Input, SpoolDb, State
+
+log = logging.getLogger(__name__)
+
+Callback = Callable[[], None]
+PAGES_SPARE = 256  # of the quota, kept for confirmations and state, so that a full spool can still drain
+
+
+class Accept(msgspec.Struct):
+    """A result to make durable. ``input_id`` names the journalled input that it ends, if any."""
+
+    packed: Packed
+    on_durable: Callback | None = None
+    input_id: str = ""
+
+
+class Journal(msgspec.Struct):
+    """An input to make durable because its execution takes longer."""
+
+    input: Input
+    on_durable: Callback | None = None
+
+
+class SpoolStats(msgspec.Struct):
+    """The spool's account after a commit. ``accepted``, ``confirmed`` and ``pending`` weigh executions (P5.11)."""
+
+    epoch: Epoch
+    low: int
+    next_sequence: int
+    accepted: int
+    confirmed: int
+    waiting_rows: int = 0
+    window_messages: int = 0
+    bytes_used: int = 0
+    held: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Accepted and not yet confirmed."""
+        return self.accepted - self.confirmed
+
+
+class Committed(msgspec.Struct):
+    """The outcome of one group, handed to the loop: whom to tell, what to publish, and the account."""
+
+    durable: list[Callback]
+    frozen: list[Frozen]
+    stats: SpoolStats
+
+
+class _Attempt(msgspec.Struct):
+    """A commit that was tried: what to hand over if it turns out to have happened."""
+
+    changes: Changes
+    durable: list[Callback]
+    held: list[Accept]
+
+
+class Spool:
+    """Durable results of one node.
+
+    Arguments:
+        path: of the file. node, root: whose it is; in every topic.
+        on_frozen: called on the loop with messages to publish, in order.
+        on_fatal: called on the loop when the spool can go on no more; the agent must stop.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        node: str,
+        root: str,
+        *,
+        on_frozen: Callable[[list[Frozen]], None],
+        on_fatal: Callable[[BaseException], None],
+        settings: SpoolSettings | None = None,
+        window: UplinkSettings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._node, self._root = node, root
+        self._settings, self._window = settings or SpoolSettings(), window or UplinkSettings()
+        self._clock = clock or SystemClock()
+        self._on_frozen, self._on_fatal = on_frozen, on_fatal
+        self._db = SpoolDb(path, node, root)
+        self._writer: GroupWriter[Accept | Journal | Confirmation, Committed] = GroupWriter(
+            "spool", self._commit, self._committed, self._failed, queue_max=self._settings.queue_results_max
+        )
+        self._attempt: _Attempt | None = None
+        self._state = State(Epoch(0, ""))
+        self._in_window: dict[tuple[int, int], Frozen] = {}
+        self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
+        self._backlog = 0
+        self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
+
+    # -- on the loop ---------------------------------------------------------------------------------------------------
+
+    def open(self) -> tuple[list[Frozen], list[Input]]:
+        """Open the file, begin an epoch, and return what an earlier run left: messages to send, inputs to run again.
+
+        Raises StorageError, ConfigError. The epoch is on disk before anything names it (P5.2).
+        """
+        state = self._load()
+        inputs = [item._replace(attempts=item.attempts + 1) for item in self._db.inputs()]
+        begun = State(Epoch(state.epoch.n + 1, new_id()), 1, state.accepted, state.confirmed, state.commits + 1)
+        self._db.apply(Changes(begun, new_inputs=inputs))
+        self._state = begun
+        self.stats = self._account()
+        return list(self._in_window.values()), inputs
+
+    def start(self) -> None:
+        """Start the writer thread; call on the loop, after ``open``."""
+        self._writer.start()
+
+    def accept(self, packed: Packed, on_durable: Callback | None = None, input_id: str = "") -> None:
+        """Queue one encoded result; ``on_durable`` is called when it is on disk. Raises QueueFullError: not taken."""
+        self._writer.submit(Accept(packed, on_durable, input_id))
+
+    def journal(self, item: Input, on_durable: Callback | None = None) -> None:
+        """Queue an input for the journal (P5.3). Raises QueueFullError: not taken."""
+        self._writer.submit(Journal(item, on_durable))
+
+    def confirm(self, confirmation: Confirmation) -> None:
+        """Forget what the cloud has committed (P5.6). A confirmation that is lost here is repaired by a later one."""
+        try:
+            self._writer.submit(confirmation)
+        except QueueFullError:
+            log.debug("spool queue is full: confirmation through %d left to a later one", confirmation.through)
+
+    @property
+    def room(self) -> int:
+        """How many results may be queued now; 0 holds the sources back."""
+        return 0 if self.stats.held else max(0, self._settings.queue_results_max - self._writer.waiting)
+
+    async def stop(self) -> None:
+        """Commit what is queued and close the file."""
+        await self._writer.stop()
+        self._db.close()
+
+    def _committed(self, outcome: Committed) -> None:
+        self.stats = outcome.stats
+        for callback in outcome.durable:
+            callback()
+        if outcome.frozen:
+            self._on_frozen(outcome.frozen)
+
+    def _failed(self, group: list[Accept | Journal | Confirmation], exc: BaseException) -> None:
+        log.critical("spool failed with %d operations not accepted: %s", len(group), exc)
+        self._on_fatal(exc)
+
+    # -- on the writer thread ------------------------------------------------------------------------------------------
+
+    def _commit(self, group: list[Accept | Journal | Confirmation]) -> Committed:
+        if self._attempt is not None:
+            attempt = self._attempt
+            self._load()
+            self._attempt = None
+            if self._state.commits == attempt.changes.state.commits:  # it was committed after all
+                return self._finish(attempt)
+        accepts = self._held + [op for op in group if type(op) is Accept]
+        journal = [op for op in group if type(op) is Journal]
+        gone = self._confirmed([op for op in group if type(op) is Confirmation])
+        room = self._settings.bytes_max - PAGES_SPARE * PAGE_BYTES - self._db.bytes_used()
+        accepts, held = self._within(accepts, room + sum(len(message.payload) for message in gone))
+        changes = self._plan(accepts, journal, gone)
+        durable = [op.on_durable for op in accepts if op.on_durable is not None]
+        durable += [op.on_durable for op in journal if op.on_durable is not None]
+        attempt = _Attempt(changes, durable, held)
+        try:
+            self._db.apply(changes)
+        except StorageError:
+            self._db.close()
+            self._attempt = attempt  # its fate is unknown; the file tells when it is open again
+            raise
+        self._state = changes.state
+        for key in changes.gone_messages:
+            self._in_window.pop(key, None)
+        self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
+        self._backlog += len(changes.new_results) - len(changes.gone_results)
+        return self._finish(attempt)
+
+    def _finish(self, attempt: _Attempt) -> Committed:
+        self._held = attempt.held
+        return Committed(attempt.durable, attempt.changes.new_messages, self._account())
+
+    def _within(self, accepts: list[Accept], room: int) -> tuple[list[Accept], list[Accept]]:
+        """Split into what the quota has room for (``room`` bytes) and what must wait for a confirmation."""
+        for at, op in enumerate(accepts):
+            room -= len(op.packed.body) + 64
+            if room < 0:
+                return accepts[:at], accepts[at:]
+        return accepts, []
+
+    def _confirmed(self, confirmations: list[Confirmation]) -> list[Frozen]:
+        spans = [(Epoch.parse(said.epoch).n, said.through, said.also) for said in confirmations]
+        return [
+            message
+            for (n, sequence), message in self._in_window.items()
+            if any(n == of and (sequence <= through or sequence in also) for of, through, also in spans)
+        ]
+
+    def _plan(self, accepts: list[Accept], journal: list[Journal], gone: list[Frozen]) -> Changes:
+        """Say what this group changes, without changing anything: the file first, then memory."""
+        state = msgspec.structs.replace(self._state, commits=self._state.commits + 1)
+        state.accepted += sum(op.packed.weight for op in accepts)
+        state.confirmed += sum(message.weight for message in gone)
+        gone_messages = [(m.epoch.n, m.sequence) for m in gone]
+        ended = {op.input_id for op in accepts if op.input_id}
+        changes = Changes(
+            state,
+            gone_messages=gone_messages,
+            new_inputs=[op.input for op in journal if op.input.id not in ended],
+            gone_inputs=list(ended),
+        )
+        window = {key: message for key, message in self._in_window.items() if key not in set(gone_messages)}
+        backlog = self._backlog
+        if backlog and self._has_room(window, state):
+            taken = self._promote(self._packed(self._db.oldest_results(self._window.window_bytes)), window, changes)
+            changes.gone_results = [row for packed in taken for row in packed.rows]
+            backlog -= len(changes.gone_results)
+        fresh = self._packed([op.packed for op in accepts])
+        taken = [] if backlog else self._promote(fresh, window, changes)
+        changes.new_results = fresh[len(taken) :]
+        return changes
+
+    def _packed(self, items: list[Packed]) -> list[Packed]:
+        return pack(items, self._window.batch_results, self._window.batch_bytes) if items else []
+
+    def _has_room(self, window: dict[tuple[int, int], Frozen], state: State) -> bool:
+        low = min((sequence for n, sequence in window if n == state.epoch.n), default=state.next_sequence)
+        return len(window) < self._window.window_messages and state.next_sequence <= low + 63
+
+    def _promote(
+        self, candidates: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes
+    ) -> list[Packed]:
+        """Freeze as many ``candidates`` as the window takes (P5.4); returns those, which are always the first ones."""
+        state, now = changes.state, int(self._clock.time() * 1000)
+        size = sum(len(message.payload) for message in window.values())
+        taken = []
+        for packed in candidates:
+            if not self._has_room(window, state) or (window and size + len(packed.body) > self._window.window_bytes):
+                break
+            sequence, low = state.next_sequence, self._low(window, state)
+            message = freeze(packed, state.epoch, sequence, low, root=self._root, node=self._node, timestamp=now)
+            window[(state.epoch.n, sequence)] = message
+            changes.new_messages.append(message)
+            state.next_sequence += 1
+            size += len(message.payload)
+            taken.append(packed)
+        return taken
+
+    @staticmethod
+    def _low(window: dict[tuple[int, int], Frozen], state: State) -> int:
+        return min((sequence for n, sequence in window if n == state.epoch.n), default=state.next_sequence)
+
+    def _load(self) -> State:
+        self._state = self._db.open()
+        self._in_window = {(m.epoch.n, m.sequence): m for m in self._db.messages()}
+        self._backlog, _ = self._db.backlog()
+        return self._state
+
+    def _account(self) -> SpoolStats:
+        state = self._state
+        return SpoolStats(
+            state.epoch,
+            self._low(self._in_window, state),
+            state.next_sequence,
+            state.accepted,
+            state.confirmed,
+            self._backlog,
+            len(self._in_window),
+            self._db.bytes_used(),
+            len(self._held),
+        )

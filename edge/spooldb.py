@@ -1,0 +1,235 @@
+"""The spool's file: SQLite tables and the one transaction that changes them (protocol P5.1 to P5.3).
+
+Only the spool's writer thread uses a SpoolDb, after ``open``. WAL with ``synchronous=FULL``: with NORMAL a power cut
+takes every commit since the last checkpoint (reliability R2).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from common.errors import ConfigError, FieldpostError, StorageError
+from common.models import Epoch
+from edge.batching import Frozen, Packed
+
+SCHEMA_VERSION = 1
+PAGE_BYTES = 4096
+SELECT_ROWS = 512  # result rows that one promotion looks at
+_SCHEMA = """
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, root TEXT NOT NULL,
+    epoch_n INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, next_sequence INTEGER NOT NULL,
+    accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL
+);
+CREATE TABLE results (
+    id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
+    count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE messages (
+    epoch_n INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, msg_id TEXT NOT NULL,
+    topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (epoch_n, sequence)
+);
+CREATE TABLE inputs (
+    id TEXT PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, msg_id TEXT NOT NULL, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, attempts INTEGER NOT NULL
+);
+"""
+
+
+class State(msgspec.Struct):
+    """The spool's one row of state. ``accepted`` and ``confirmed`` weigh executions (P5.11); ``commits`` counts
+    groups.
+    """
+
+    epoch: Epoch
+    next_sequence: int = 1
+    accepted: int = 0
+    confirmed: int = 0
+    commits: int = 0
+
+
+class Input(NamedTuple):
+    """A journalled input: one message for one rule, to be run (again) after a restart (P5.3).
+
+    ``id`` is the journal's own; ``msg_id`` is the message's, which a careless source may use twice.
+    """
+
+    id: str
+    namespace: str
+    rule: str
+    msg_id: str
+    topic: str
+    payload: bytes
+    attempts: int = 1
+
+
+class Changes(msgspec.Struct):
+    """What one group changes, all in one transaction."""
+
+    state: State
+    new_results: list[Packed] = []
+    gone_results: list[int] = []
+    new_messages: list[Frozen] = []
+    gone_messages: list[tuple[int, int]] = []
+    new_inputs: list[Input] = []
+    gone_inputs: list[str] = []
+
+
+class SpoolDb:
+    """One open spool file.
+
+    Arguments: ``path`` of the file; ``node`` and ``root`` it belongs to.
+    ``open`` raises StorageError when the file cannot be used, and ConfigError when it belongs to another node or root
+    and still holds results (P5.12).
+    """
+
+    def __init__(self, path: Path, node: str, root: str) -> None:
+        self._path, self._node, self._root = path, node, root
+        self._db: sqlite3.Connection | None = None
+
+    def open(self) -> State:
+        """Open (or make) the file and return its state."""
+        try:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=1.0)
+            self._pragma(f"page_size = {PAGE_BYTES}")
+            self._pragma("journal_mode = WAL")
+            self._pragma("synchronous = FULL")
+            self._pragma("locking_mode = EXCLUSIVE")  # a second process on the same spool is refused, not interleaved
+            with self._transaction() as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0:
+                    for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                elif version != SCHEMA_VERSION:
+                    raise StorageError(f"{self._path}: spool of schema {version}, this program knows {SCHEMA_VERSION}")
+                return self._own(db)
+        except sqlite3.Error as exc:
+            self.close()
+            hint = "; another agent runs with this data_dir" if "locked" in str(exc) else ""
+            raise StorageError(f"{self._path}: {exc}{hint}") from exc
+        except FieldpostError:
+            self.close()
+            raise
+
+    def _own(self, db: sqlite3.Connection) -> State:
+        row = db.execute("SELECT * FROM state").fetchone()
+        if row is None:
+            return State(Epoch(0, ""))
+        _, node, root, n, uuid, next_sequence, accepted, confirmed, commits = row
+        if (node, root) != (self._node, self._root):
+            left = db.execute("SELECT (SELECT count(*) FROM results) + (SELECT count(*) FROM messages)").fetchone()[0]
+            if left:
+                raise ConfigError(
+                    f"the spool belongs to node {node!r} under root {root!r} and still holds {left} rows: "
+                    f"start once more as that node until they are sent, or move the file away",
+                    file=str(self._path),
+                )
+        return State(Epoch(n, uuid), next_sequence, accepted, confirmed, commits)
+
+    def close(self) -> None:
+        """Close the file; harmless when it is not open."""
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    def apply(self, changes: Changes) -> None:
+        """Do all changes in one durable transaction. Raises StorageError: then the file must be opened anew."""
+        try:
+            with self._transaction() as db:
+                self._write(db, changes)
+        except sqlite3.Error as exc:
+            raise StorageError(f"{self._path}: {exc}") from exc
+
+    def _write(self, db: sqlite3.Connection, changes: Changes) -> None:
+        if changes.gone_messages:
+            db.executemany("DELETE FROM messages WHERE epoch_n = ? AND sequence = ?", changes.gone_messages)
+        if changes.gone_results:
+            db.executemany("DELETE FROM results WHERE id = ?", [(row,) for row in changes.gone_results])
+        if changes.new_inputs:
+            db.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)", changes.new_inputs)
+        if changes.gone_inputs:
+            db.executemany("DELETE FROM inputs WHERE id = ?", [(row,) for row in changes.gone_inputs])
+        if changes.new_results:
+            db.executemany(
+                "INSERT INTO results (namespace, rule, codec, count, weight, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [packed[:6] for packed in changes.new_results],
+            )
+        if changes.new_messages:
+            db.executemany(
+                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (m.epoch.n, m.sequence, m.epoch.uuid, m.msg_id, m.topic, m.codec, m.weight, m.payload)
+                    for m in changes.new_messages
+                ],
+            )
+        s = changes.state
+        db.execute(
+            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._node, self._root, s.epoch.n, s.epoch.uuid, s.next_sequence, s.accepted, s.confirmed, s.commits),
+        )
+
+    def oldest_results(self, bytes_max: int) -> list[Packed]:
+        """The oldest result rows, at most SELECT_ROWS and about ``bytes_max`` bytes (always one, if there is one)."""
+        found: list[Packed] = []
+        size = 0
+        query = "SELECT id, namespace, rule, codec, count, weight, body FROM results ORDER BY id LIMIT ?"
+        for row, namespace, rule, codec, count, weight, body in self._rows(query, SELECT_ROWS):
+            found.append(Packed(namespace, rule, codec, count, weight, body, (row,)))
+            size += len(body)
+            if size >= bytes_max:
+                break
+        return found
+
+    def messages(self) -> list[Frozen]:
+        """All frozen messages, oldest first: at most a window of them."""
+        query = (
+            "SELECT epoch_n, epoch_uuid, sequence, msg_id, topic, payload, codec, weight FROM messages ORDER BY 1, 3"
+        )
+        return [Frozen(Epoch(n, uuid), *rest) for n, uuid, *rest in self._rows(query)]
+
+    def inputs(self) -> list[Input]:
+        """All journalled inputs in the order in which they were journalled."""
+        return [Input(*row) for row in self._rows("SELECT * FROM inputs ORDER BY rowid")]
+
+    def backlog(self) -> tuple[int, int]:
+        """How many result rows wait, and how many executions they weigh."""
+        rows, weight = next(self._rows("SELECT count(*), coalesce(sum(weight), 0) FROM results"))
+        return rows, weight
+
+    def bytes_used(self) -> int:
+        """Bytes of the pages in use; free pages do not count."""
+        (pages,), (free,) = next(self._rows("PRAGMA page_count")), next(self._rows("PRAGMA freelist_count"))
+        return int(pages - free) * PAGE_BYTES
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple]:  # type: ignore[type-arg]
+        assert self._db is not None, "open the spool first"
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.Error as exc:
+            raise StorageError(f"{self._path}: {exc}") from exc
+
+    def _pragma(self, text: str) -> None:
+        assert self._db is not None
+        self._db.execute(f"PRAGMA {text}").fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        assert self._db is not None, "open the spool first"
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,161 @@
+"""The uplink: publishes frozen messages until the cloud confirms them (protocol P5.4 to P5.6).
+
+A broker's PUBACK proves nothing about the cloud and only frees the link's window; its reason code is looked at.
+Without a confirmation the same bytes are sent again after 2 s, doubling to 60 s with jitter, and at once after a
+reconnect or when a controller comes online. The spool bounds what is here: at most a window of messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from common.clock import Clock, SystemClock
+from common.codec import CONTENT_TYPES
+from common.errors import NotConnectedError, QueueFullError, RefusedError
+from common.messaging.base import NOBODY_LISTENS, NOT_AUTHORISED, NOT_SENT, PUBLISHED, Link, Properties
+from common.models import Confirmation, Epoch, Refusal
+from edge.batching import Frozen
+from edge.settings import UplinkSettings
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 0.25  # how exactly resends are timed
+
+
+class _Sending(msgspec.Struct):
+    """A message on its way: when it is due again (monotonic seconds), and the bound of the next wait."""
+
+    message: Frozen
+    due: float = 0.0
+    wait: float = 0.0
+    sends: int = 0
+
+
+class Uplink:
+    """Sends frozen messages over ``link`` and takes confirmations.
+
+    Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``); ``rng`` draws the jitter.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        forget: Callable[[Confirmation], None],
+        *,
+        settings: UplinkSettings | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._link, self._forget = link, forget
+        self._settings = settings or UplinkSettings()
+        self._clock, self._rng = clock or SystemClock(), rng or random.Random()
+        self._sending: dict[tuple[int, int], _Sending] = {}
+        self._sent = self._resent = self._confirmed = self._refused = 0
+        self._alarms = {NOBODY_LISTENS: 0, NOT_AUTHORISED: 0}
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages wait for the cloud's word."""
+        return len(self._sending)
+
+    def epochs(self) -> list[str]:
+        """The epochs that still have unconfirmed messages, oldest first: what a birth must name (P5.7)."""
+        return [str(epoch) for epoch in sorted({sending.message.epoch for sending in self._sending.values()})]
+
+    def add(self, messages: list[Frozen]) -> None:
+        """Take frozen messages, in order, and publish them if there is a connection."""
+        for message in messages:
+            sending = self._sending[(message.epoch.n, message.sequence)] = _Sending(message)
+            if self._link.connected:
+                self._send(sending)
+
+    def send_all(self) -> None:
+        """Send everything unconfirmed now, oldest first: after a reconnect, or when a controller came online."""
+        for key in sorted(self._sending):
+            sending = self._sending[key]
+            sending.wait = 0.0
+            self._send(sending)
+
+    def confirmed(self, confirmation: Confirmation) -> None:
+        """Forget what the cloud has committed. Unknown or repeated confirmations do nothing."""
+        try:
+            n = Epoch.parse(confirmation.epoch).n
+        except RefusedError as exc:
+            log.warning("confirmation ignored: %s", exc)
+            return
+        also = set(confirmation.also)
+        done = [key for key in self._sending if key[0] == n and (key[1] <= confirmation.through or key[1] in also)]
+        for key in done:
+            del self._sending[key]
+        self._confirmed += len(done)
+        if done:
+            self._forget(confirmation)
+
+    def refused(self, msg_id: str, refusal: Refusal) -> None:
+        """Note that the cloud can never accept a message; it stays in the spool and is sent again at the longest
+        wait.
+        """
+        for sending in self._sending.values():
+            if sending.message.msg_id == msg_id:
+                self._refused += 1
+                sending.wait = self._settings.resend_max_s
+                sending.due = self._clock.monotonic() + sending.wait
+                log.error("cloud refuses message %s: %s %s", sending.message.version, refusal.reason, refusal.detail)
+
+    async def run(self) -> None:
+        """Send again what is due; runs until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            self.resend_due()
+
+    def resend_due(self) -> None:
+        """Send every message again whose wait is over."""
+        if self._sending and self._link.connected:
+            now = self._clock.monotonic()
+            for sending in [s for s in self._sending.values() if s.due <= now]:
+                self._send(sending)
+
+    def _send(self, sending: _Sending) -> None:
+        message = sending.message
+        sending.wait = min(max(self._settings.resend_first_s, sending.wait * 2), self._settings.resend_max_s)
+        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+        try:
+            self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=self._published)
+        except (NotConnectedError, QueueFullError):
+            return  # it is due again, at the latest after the reconnect
+        self._sent += 1
+        self._resent += sending.sends > 0
+        sending.sends += 1
+
+    def _published(self, reason: int) -> None:
+        if reason in (PUBLISHED, NOT_SENT):
+            return
+        seen = self._alarms[reason] = self._alarms.get(reason, 0) + 1
+        if seen & (seen - 1) == 0:  # the first, then ever more rarely
+            words = {
+                NOBODY_LISTENS: "no controller subscribes",
+                NOT_AUTHORISED: "not authorised: check the broker's ACL",
+            }
+            log.warning("broker took a message with reason 0x%02x (%s), %d times", reason, words.get(reason, "?"), seen)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        return {
+            "sent": self._sent,
+            "resent": self._resent,
+            "confirmed": self._confirmed,
+            "refused": self._refused,
+            "unconfirmed": len(self._sending),
+            "nobody_listens": self._alarms[NOBODY_LISTENS],
+            "not_authorised": self._alarms[NOT_AUTHORISED],
+        }
+
+
+def _properties(message: Frozen) -> Properties:
+    user = (("msg_id", message.msg_id), ("resourceversion", message.version))
+    return Properties(CONTENT_TYPES[message.codec], message.codec == "json", user)

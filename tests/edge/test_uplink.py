@@ -1,0 +1,148 @@
+"""The uplink: sends until confirmed, and forgets only on the cloud's word (protocol P5.4 to P5.6)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from common.clock import ManualClock
+from common.message import new_id
+from common.messaging.base import NOBODY_LISTENS, NOT_SENT
+from common.models import Confirmation, Epoch, Refusal
+from edge.batching import Frozen, freeze
+from edge.uplink import Uplink
+from tests.edge.support import NODE, ROOT, FakeLink, packed, result
+
+EPOCH = Epoch(2, new_id())
+
+
+def frozen(sequence: int, epoch: Epoch = EPOCH) -> Frozen:
+    return freeze(packed(result()), epoch, sequence, 1, root=ROOT, node=NODE, timestamp=0)
+
+
+class Up:
+    """An uplink over a controlled link and clock."""
+
+    def __init__(self) -> None:
+        self.link, self.clock, self.forgotten = FakeLink(), ManualClock(), []
+        self.uplink = Uplink(self.link, self.forgotten.append, clock=self.clock, rng=random.Random(1))
+        self.link.on_connect = self.uplink.send_all
+
+    def sent(self) -> list[bytes]:
+        return [payload for _, payload, _, _ in self.link.published]
+
+    def pass_time(self, seconds: float) -> int:
+        """Let time pass and say how many messages were sent in it."""
+        before = len(self.link.published)
+        self.clock.advance(seconds)
+        self.uplink.resend_due()
+        return len(self.link.published) - before
+
+
+def test_nothing_is_published_while_disconnected():
+    """R2: publishing without a connection would queue in the client's memory; we wait for the connect instead."""
+    up = Up()
+    messages = [frozen(1), frozen(2)]
+    up.uplink.add(messages)
+    assert up.sent() == []
+    up.link.connect()
+    assert up.sent() == [message.payload for message in messages]
+
+
+def test_same_bytes_again_until_confirmed():
+    """P5.6: without a confirmation the very same bytes go out again; a PUBACK alone forgets nothing."""
+    up = Up()
+    up.link.connect()
+    message = frozen(1)
+    up.uplink.add([message])
+    for _ in range(4):
+        up.pass_time(100)
+    assert up.sent() == [message.payload] * 5
+    up.uplink.confirmed(Confirmation(str(EPOCH), 1))
+    assert up.pass_time(1000) == 0
+    assert up.uplink.unconfirmed == 0
+    assert len(up.forgotten) == 1
+
+
+def test_waits_double_from_two_to_sixty_seconds():
+    """P5.6: first after 2 s, then doubling to 60 s, with a quarter of jitter either way."""
+    up = Up()
+    up.link.connect()
+    up.uplink.add([frozen(1)])
+    waits, since = [], 0.0
+    for _ in range(int(400 / 0.25)):
+        since += 0.25
+        if up.pass_time(0.25):
+            waits.append(since)
+            since = 0.0
+    for wait, nominal in zip(waits, [2, 4, 8, 16, 32, 60, 60, 60], strict=False):
+        assert nominal * 0.75 <= wait <= nominal * 1.25 + 0.25
+    assert len(waits) >= 7
+
+
+def test_reconnect_sends_everything_unconfirmed_in_order():
+    """P5.6: at once after a reconnect, oldest first, old epochs before new ones."""
+    up = Up()
+    old, new = Epoch(1, new_id()), EPOCH
+    messages = [frozen(9, old), frozen(1, new), frozen(2, new)]
+    up.link.connect()
+    up.uplink.add(messages)
+    up.link.disconnect()
+    up.link.published.clear()
+    up.link.connect()
+    assert up.sent() == [m.payload for m in messages]
+
+
+def test_confirmation_with_single_later_ones():
+    """P5.5: everything up to ``through``, and the single ones in ``also``; nothing else is forgotten."""
+    up = Up()
+    up.link.connect()
+    up.uplink.add([frozen(n) for n in range(1, 8)])
+    up.uplink.confirmed(Confirmation(str(EPOCH), 2, [4, 6]))
+    up.link.published.clear()
+    up.uplink.send_all()
+    assert len(up.sent()) == 3
+    assert up.uplink.unconfirmed == 3
+
+
+@pytest.mark.parametrize("epoch", ["garbage", f"3-{new_id()}", ""])
+def test_foreign_confirmations_do_nothing(epoch):
+    """A confirmation of an unknown epoch, or one that is none, forgets nothing and harms nothing."""
+    up = Up()
+    up.link.connect()
+    up.uplink.add([frozen(1)])
+    up.uplink.confirmed(Confirmation(epoch, 100))
+    assert (up.uplink.unconfirmed, up.forgotten) == (1, [])
+
+
+def test_epochs_names_what_a_birth_must_name():
+    """P5.7: every epoch with unconfirmed messages, oldest first."""
+    up = Up()
+    old = Epoch(1, new_id())
+    up.uplink.add([frozen(1), frozen(9, old)])
+    assert up.uplink.epochs() == [str(old), str(EPOCH)]
+
+
+def test_lost_connection_is_no_alarm_but_nobody_listening_is():
+    """P5.4: the PUBACK's reason is looked at and counted; the message stays."""
+    up = Up()
+    up.link.hold = True
+    up.link.connect()
+    up.uplink.add([frozen(1), frozen(2)])
+    up.link.held[0](NOBODY_LISTENS)
+    up.link.held[1](NOT_SENT)
+    assert up.uplink.statistics()["nobody_listens"] == 1
+    assert up.uplink.unconfirmed == 2
+
+
+def test_refused_message_is_kept_and_sent_rarely():
+    """P5.9: what the cloud refuses stays, is counted, and does not flood the cloud."""
+    up = Up()
+    up.link.connect()
+    message = frozen(1)
+    up.uplink.add([message])
+    up.uplink.refused(message.msg_id, Refusal("undecodable", "by the test"))
+    assert up.uplink.statistics()["refused"] == 1
+    assert up.pass_time(30) == 0
+    assert up.pass_time(60) == 1
