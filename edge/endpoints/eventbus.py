@@ -14,7 +14,7 @@ from typing import Protocol
 from common.errors import CodecError, NotConnectedError, QueueFullError, TopicError
 from common.message import new_id
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
-from common.template import Template
+from common.rules import TopicTemplate
 from common.topics import covers, matches
 from edge.endpoints.base import DELIVERED, Arrival, Delivery, Rejected, Retry
 
@@ -69,24 +69,27 @@ class Eventbus:
     def _settle(self, packet: Inbound) -> None:
         self.link.ack(packet)  # False on a newer connection: the broker sends it again, and that one is settled
 
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges by name, with those of the link."""
+        return {**self.link.statistics(), "arrivals": self.received, "unmatched": self.unmatched}
+
 
 class EventbusTarget:
     """Publishes to ``topic`` on one eventbus.
 
-    Arguments: ``topic`` is a template (``{topic[1]}``, ``{node}``, ``{rule}``, ``{namespace}``); ``known`` are the
-    values that do not change from message to message.
+    Arguments: ``known`` are the template's values that do not change from message to message: node, rule, namespace.
     """
 
     def __init__(
-        self, bus: Eventbus, topic: Template, known: dict[str, str], *, qos: int = 1, retain: bool = False
+        self, bus: Eventbus, topic: TopicTemplate, known: dict[str, str], *, qos: int = 1, retain: bool = False
     ) -> None:
         self._bus, self._qos, self._retain = bus, qos, retain
-        self._topic = topic.fixed(known)
+        self._topic, self._known = topic, known
 
     def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
         """Publish the payload as it is. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
-            topic = self._topic.render(message.key)
+            topic = self._topic.render(message.key, **self._known)
             self._bus.link.publish(
                 topic,
                 message.payload,

@@ -1,0 +1,63 @@
+"""``python -m edge``: run one edge agent until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from common import logs
+from common.config import parse_args
+from common.errors import FieldpostError
+from edge.agent import Agent
+from edge.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FLAGS = {
+    "--node": "edge.node",
+    "--broker": "broker.url",
+    "--data-dir": "data_dir",
+    "--rules": "edge.rules",
+    "--codec": "codec",
+    "--log-level": "log.level",
+}
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "fieldpost edge") -> int:
+    """Run the agent. Returns the exit code: 0 stopped on purpose, 1 failed; wrong use ends with 2."""
+    settings, text = parse_args(prog, sys.argv[1:] if argv is None else argv, Settings, shortcuts=FLAGS)
+    if text:
+        sys.stdout.write(text)
+        return 0
+    logs.setup(settings.log)
+    try:
+        return asyncio.run(_run(settings))
+    except FieldpostError as exc:
+        sys.stderr.write(f"{prog}: {exc}\n")
+        return 1
+
+
+async def _run(settings: Settings) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    agent = Agent(settings)
+    await agent.start()
+    asked = asyncio.create_task(stopping.wait())
+    await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await agent.stop()
+    if agent.failed.done():
+        log.critical("the agent ends, so that it is started again from what is on disk: %s", agent.failed.result())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""The agent: composes the parts of an edge node, starts them in order, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from common import message as messages
+from common.clock import Clock, SystemClock
+from common.control import ControlServer, socket_path
+from common.errors import ConfigError, TransportError
+from common.manifests import check, load_files
+from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
+from common.messaging.base import Link, Refused
+from common.messaging.mqtt import MqttLayer
+from common.messaging.transport import MqttLink
+from common.models import Confirmation, ControllerPresence, NodeStatus, Refusal
+from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULESTATUS, build_resource
+from common.rules import EVENTBUS, Rule, RuleEndpoint
+from common.settings import BrokerSettings
+from common.tasks import Tasks
+from common.version import VERSION
+from edge.endpoints.eventbus import Eventbus
+from edge.presence import Presence
+from edge.rules.ruleset import RuleSet
+from edge.settings import Settings
+from edge.spool import Spool
+from edge.status import Status
+from edge.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+ENDPOINT_TYPES = (EVENTBUS,)
+RECEIVE_MAXIMUM = 65_535
+
+
+class Agent:
+    """One edge node.
+
+    ``status`` takes results of executions that happen elsewhere in the process (an embedding program, a benchmark).
+    ``failed`` is set when the agent cannot go on; whoever runs it stops it then and ends with an error.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, rng: random.Random | None = None) -> None:
+        self._settings, self._clock = settings, clock or SystemClock()
+        self.node = settings.node_id()
+        edge, data = settings.edge, Path(settings.data_dir)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.spool = Spool(
+            data / "spool.db",
+            self.node,
+            settings.root,
+            on_frozen=lambda frozen: self.uplink.add(frozen),
+            on_fatal=self._fatal,
+            settings=edge.spool,
+            window=edge.uplink,
+            clock=self._clock,
+        )
+        self.status = Status(self.spool, codec=settings.codec, clock=self._clock)
+        self._presence = Presence(settings.root, self.node, self.spool, self._describe, clock=self._clock)
+        self._link = MqttLink(settings.broker, self.node, will=self._presence.will)
+        self._layer = MqttLayer(
+            self._link,
+            root=settings.root,
+            side="edge",
+            node=self.node,
+            codec=settings.codec,
+            source=ROUTER,
+            group=RESOURCE_GROUP,
+            on_refused=self._refused,
+        )
+        self.uplink = Uplink(self._link, self.spool.confirm, settings=edge.uplink, clock=self._clock, rng=rng)
+        self._buses: dict[str, Eventbus] = {}
+        self.rules = RuleSet(self.node, self.status, self.spool, self._bus_of, flow=edge.flow, clock=self._clock)
+        self._control = ControlServer(socket_path(data, "edge"), {"statistics": self._statistics})
+        self._tasks = Tasks("edge")
+        self._started = self._clock.monotonic()
+        self._refusals = 0
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the spool, bind the rules, begin to connect. Raises ConfigError, StorageError: nothing runs then."""
+        manifests = load_rules(self._settings.edge.rules)
+        left, inputs = self.spool.open()
+        self.spool.start()
+        await self._control.start()
+        self.uplink.add(left)
+        self.rules.load(manifests)
+        self.rules.resume(inputs)
+        self._link.on_connect = self._connected
+        await self._layer.start()
+        for bus in self._buses.values():
+            await bus.link.start()
+        self._tasks.start("receive", self._receive)
+        self._tasks.start("resend", self.uplink.run)
+        self._tasks.start("nodestatus", self._send_nodestatus)
+        log.info("node %s runs %d rules; %d messages and %d inputs are left of an earlier run",
+                 self.node, len(self.rules), len(left), len(inputs))  # fmt: skip
+
+    async def stop(self) -> None:
+        """Let running executions end, make everything durable, say goodbye, disconnect."""
+        await self.rules.drain()
+        await self._tasks.stop()
+        await self._control.stop()
+        for bus in self._buses.values():
+            await bus.link.stop()
+        await self.spool.stop()
+        if self._link.connected:
+            self._presence.goodbye(self._link)
+        await self._layer.stop()
+
+    def _fatal(self, exc: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(exc)
+
+    # -- the uplink's connection ---------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        self._presence.birth(self._link, self.uplink)
+        self.uplink.send_all()
+
+    async def _receive(self) -> None:
+        while True:
+            message = await self._layer.receive()
+            try:
+                self._take(message)
+            except msgspec.ValidationError as exc:
+                self._refusals += 1
+                log.warning("message %s for %s ignored: %s", message.header.msg_id, message.route.resource, exc)
+
+    def _take(self, message: Message[Any]) -> None:
+        operation, kind = message.route.operation, message.parsed_resource().type
+        content = message.content
+        if (operation, kind) == (RESPONSE, RULESTATUS):
+            self.uplink.confirmed(msgspec.convert(content, Confirmation))
+        elif (operation, kind) == (ERROR, RULESTATUS):
+            self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
+        elif isinstance(content, ControllerPresence):
+            if content.online:
+                log.info("controller %s is online", content.controller)
+                self.uplink.send_all()
+        else:
+            log.warning("message %s of type %s ignored: unknown here", operation, kind)
+
+    def _refused(self, refused: Refused) -> None:
+        self._refusals += 1
+        log.warning("message on %s refused: %s", refused.topic, refused.error)
+
+    # -- eventbus ------------------------------------------------------------------------------------------------------
+
+    def _bus_of(self, url: str) -> Eventbus:
+        if url not in self._buses:
+            link = self._bus_link(BrokerSettings(url=url) if url else self._settings.edge.eventbus.broker)
+            self._buses[url] = Eventbus(link, self.rules.arrived)  # type: ignore[arg-type]
+        return self._buses[url]
+
+    def _bus_link(self, broker: BrokerSettings | None) -> Link:
+        return MqttLink(
+            broker or self._settings.broker,
+            f"{self.node}-bus",
+            manual_ack=True,
+            session_expiry_s=self._settings.edge.eventbus.session_expiry_s,
+            receive_maximum=RECEIVE_MAXIMUM,
+        )
+
+    # -- what the node says of itself ----------------------------------------------------------------------------------
+
+    def _describe(self) -> dict[str, object]:
+        return {"version": VERSION, "rules_version": self.rules.version, "labels": self._settings.edge.labels}
+
+    def nodestatus(self) -> NodeStatus:
+        """The statistics that travel to the cloud."""
+        stats = self.spool.stats
+        return NodeStatus(
+            epoch=str(stats.epoch),
+            accepted=stats.accepted,
+            confirmed=stats.confirmed,
+            pending_results=stats.pending,
+            pending_messages=stats.window_messages,
+            spool_bytes=stats.bytes_used,
+            resends=self.uplink.statistics()["resent"],
+            rules=len(self.rules),
+            rules_version=self.rules.version,
+            labels=self._settings.edge.labels,
+            rss_bytes=_rss_bytes(),
+            uptime_s=int(self._clock.monotonic() - self._started),
+        )
+
+    async def _send_nodestatus(self) -> None:
+        resource = build_resource(self.node, DEFAULT_NAMESPACE, NODESTATUS, self.node)
+        while True:
+            try:
+                if self._link.connected:
+                    route = {"source": ROUTER, "group": RESOURCE_GROUP, "operation": UPDATE, "resource": resource}
+                    await self._layer.send(messages.new(content=self.nodestatus(), **route), qos=0)
+            except TransportError as exc:
+                log.debug("nodestatus not sent: %s", exc)
+            await asyncio.sleep(self._settings.edge.uplink.nodestatus_s)
+
+    async def _statistics(self, args: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "status": msgspec.to_builtins(self.nodestatus()),
+            "outcomes": {"/".join(filter(None, key)): count for key, count in self.status.outcomes.items()},
+            "uplink": self.uplink.statistics(),
+            "link": self._link.statistics(),
+            "layer": self._layer.statistics(),
+            "rules": self.rules.statistics(),
+            "buses": {url or "own": bus.statistics() for url, bus in self._buses.items()},
+            "refused": self._refusals,
+            "now": time.time(),
+        }
+
+
+def load_rules(places: Sequence[str]) -> list[Rule | RuleEndpoint]:
+    """Load and check the manifests in ``places``: files, or directories with ``*.yaml``.
+
+    Raises ConfigError with all findings, a line each.
+    """
+    files = [file for place in places for file in (sorted(Path(place).glob("*.yaml")) or [Path(place)])]
+    manifests, unreadable = load_files([str(file) for file in files])
+    findings = unreadable + check(manifests, ENDPOINT_TYPES, unreadable=unreadable)
+    if findings:
+        raise ConfigError("\n".join(map(str, findings)))
+    return [manifest.value for manifest in manifests]
+
+
+def _rss_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,58 @@
+"""Fixtures for all tests: a real broker of each kind, one per test, on a free port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, Protocol, find_mosquitto
+
+ANY_BROKER = ("embedded-3.1.1", "mosquitto-5", "mosquitto-3.1.1")
+
+
+@pytest.fixture
+async def mosquitto(tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    """Mosquitto without persistence; MQTT 5 in its settings."""
+    async for broker in _mosquitto(tmp_path / "mosquitto", "5"):
+        yield broker
+
+
+@pytest.fixture
+async def embedded(tmp_path: Path) -> AsyncIterator[Embedded]:
+    """The embedded broker, MQTT 3.1.1."""
+    broker = Embedded(tmp_path / "embedded")
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()
+
+
+@pytest.fixture(params=ANY_BROKER)
+async def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
+    """Each kind of broker and protocol version in turn: what must hold everywhere is tested with this."""
+    kind, _, version = str(request.param).partition("-")
+    if kind == "embedded":
+        broker = Embedded(tmp_path / "embedded")
+        await broker.start()
+        try:
+            yield broker
+        finally:
+            await broker.stop()
+        return
+    protocol: Protocol = "5" if version == "5" else "3.1.1"
+    async for mosquitto_broker in _mosquitto(tmp_path / "mosquitto", protocol):
+        yield mosquitto_broker
+
+
+async def _mosquitto(directory: Path, protocol: Protocol) -> AsyncIterator[Mosquitto]:
+    if find_mosquitto() is None:
+        pytest.skip(NO_MOSQUITTO)
+    broker = Mosquitto(directory, protocol=protocol)
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()

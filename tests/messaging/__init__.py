@@ -1,0 +1,1 @@
+"""Message layer, transport and the embedded broker."""

@@ -1,0 +1,1 @@
+"""What tests share: brokers as child processes, a TCP proxy that breaks connections, and waiting with a deadline."""
