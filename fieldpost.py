@@ -1,1 +1,379 @@
-"""Command line and composition root."""
+"""fieldpost's command line and composition root: the one module that may import both ``edge`` and ``cloud``.
+
+Each subcommand imports what it needs when it runs, so that ``fieldpost version`` starts fast and an edge node needs
+nothing of the cloud.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from common.errors import FieldpostError
+
+app = typer.Typer(
+    help="Routing rules on edge nodes, and in the cloud an exact, durable account of what became of every execution.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+get = typer.Typer(
+    help="Show what the cloud controller on this host knows.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(get, name="get")
+
+FIRST_RESULTS = 10  # that `up` prints one by one
+SUMMARY_S = 10.0  # between its later lines
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class Output(StrEnum):
+    """Formats of what a command prints."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+DataDir = Annotated[
+    str, typer.Option("--data-dir", help="Data directory of the controller; default from the settings.")
+]
+Format = Annotated[Output, typer.Option("-o", "--output", help="Format.")]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Only this namespace.")]
+RuleName = Annotated[str, typer.Option("--rule", help="Only this rule.")]
+
+
+def main() -> None:
+    """Entry point: errors of ours are one line and exit code 1 (2 for wrong settings), never a traceback."""
+    from common.errors import ConfigError
+
+    try:
+        app()
+    except FieldpostError as exc:
+        sys.stderr.write(f"fieldpost: {exc}\n")
+        sys.exit(2 if isinstance(exc, ConfigError) else 1)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        return asyncio.run(work)
+    sys.exit(0)
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def edge(ctx: typer.Context) -> None:
+    """Run one edge agent (the same as python -m edge). Example: fieldpost edge --node gw-7 --rules '[rules/]'"""
+    from edge.__main__ import main as run_edge
+
+    sys.exit(run_edge(ctx.args))
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def cloud(ctx: typer.Context) -> None:
+    """Run one cloud controller (the same as python -m cloud). Example: fieldpost cloud --broker mqtt://broker:1883"""
+    from cloud.__main__ import main as run_cloud
+
+    sys.exit(run_cloud(ctx.args))
+
+
+@app.command()
+def version() -> None:
+    """Print the version. Example: fieldpost version"""
+    from common.version import VERSION
+
+    print(f"fieldpost {VERSION}")
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+@get.command("nodes")
+def get_nodes(data_dir: DataDir = "", output: Format = Output.table) -> None:
+    """Nodes with presence, epoch, what they accepted and what the cloud confirmed. Example: fieldpost get nodes"""
+    from common import tables
+
+    _show(tables.NODES, _ask(data_dir, "get.nodes"), output)
+
+
+@get.command("rules")
+def get_rules(
+    data_dir: DataDir = "",
+    output: Format = Output.table,
+    namespace: Namespace = "",
+    rule: RuleName = "",
+    per_node: Annotated[bool, typer.Option("--per-node", help="One row for each node.")] = False,
+) -> None:
+    """Exact counts of each rule. Example: fieldpost get rules --per-node"""
+    from common import tables
+
+    rows = _ask(data_dir, "get.rules", namespace=namespace, rule=rule, per_node=per_node)
+    _show(tables.RULES_PER_NODE if per_node else tables.RULES, rows, output)
+
+
+@get.command("results")
+def get_results(
+    data_dir: DataDir = "",
+    output: Format = Output.table,
+    namespace: Namespace = "",
+    rule: RuleName = "",
+    status: Annotated[str, typer.Option("--status", help="SUCCESS or FAIL.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, the newest.")] = 20,
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with new ones as they are committed.")] = False,
+) -> None:
+    """Single results, as far as they are kept. Example: fieldpost get results --rule overheat --status FAIL -w"""
+    from common import tables
+
+    wanted: dict[str, Any] = {"namespace": namespace, "rule": rule, "status": status}
+    if watch:
+        _run(_watch(_socket(data_dir), wanted, output))
+    else:
+        _show(tables.RESULTS, _ask(data_dir, "get.results", limit=limit, **wanted), output)
+
+
+@get.command("errors")
+def get_errors(
+    data_dir: DataDir = "", output: Format = Output.table, namespace: Namespace = "", rule: RuleName = ""
+) -> None:
+    """The last distinct errors of each rule. Example: fieldpost get errors --rule overheat"""
+    from common import tables
+
+    _show(tables.ERRORS, _ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
+
+
+def _socket(data_dir: str) -> Path:
+    from common.config import load
+    from common.control import socket_path
+    from common.settings import SharedSettings
+
+    directory = data_dir or load(SharedSettings, environ=os.environ, overrides={}).data_dir
+    return socket_path(directory, "cloud")
+
+
+def _ask(data_dir: str, operation: str, **args: Any) -> list[dict[str, Any]]:
+    from common.control import call
+
+    rows: list[dict[str, Any]] = asyncio.run(call(_socket(data_dir), operation, **args))
+    return rows
+
+
+def _show(columns: Any, rows: list[dict[str, Any]], output: Output) -> None:
+    from common import tables
+
+    print(tables.render(columns, rows, str(output)), end="")
+
+
+async def _watch(path: Path, wanted: dict[str, Any], output: Output) -> None:
+    from common import tables
+    from common.control import stream
+
+    async for row in stream(path, "watch.results", **wanted):
+        print(tables.line(tables.RESULTS, row, str(output)), flush=True)
+
+
+@app.command()
+def tap(
+    broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
+    node: Annotated[str, typer.Option("--node", help="Only this node.")] = "",
+    rule: RuleName = "",
+    status: Annotated[str, typer.Option("--status", help="Only results with SUCCESS or FAIL.")] = "",
+    output: Annotated[str, typer.Option("-o", "--output", help="text, or json for one JSON object a line.")] = "text",
+    count: Annotated[int, typer.Option("--count", min=0, help="Stop after so many lines; 0 goes on.")] = 0,
+) -> None:
+    """Show live messages of any broker, decoded. Example: fieldpost tap --node gw-7 --status FAIL"""
+    from common import tap as taps
+
+    if output not in ("text", "json"):
+        raise typer.BadParameter("text or json", param_hint="-o")
+    _run(_tap(broker, taps.Filter(node, rule, status), output == "json", count))
+
+
+async def _tap(broker: str, wanted: Any, as_json: bool, count: int) -> None:
+    import time
+
+    import msgspec
+
+    from common import tap as taps
+    from common.config import load
+    from common.messaging.base import Subscription
+    from common.messaging.transport import MqttLink
+    from common.settings import SharedSettings
+
+    overrides = {"broker.url": broker} if broker else {}
+    settings = load(SharedSettings, environ=os.environ, overrides=overrides, flags={"broker.url": "--broker"})
+    packets: asyncio.Queue[Any] = asyncio.Queue(10_000)
+    link = MqttLink(settings.broker, f"tap-{os.getpid()}")
+    link.on_message = lambda inbound: None if packets.full() else packets.put_nowait(inbound)
+    link.on_connect = lambda: print(f"connected to {settings.broker.url}; Ctrl-C ends", file=sys.stderr)
+    link.subscribe([Subscription(f"{settings.root}/#", qos=0)])
+    await link.start()
+    shown = 0
+    try:
+        while not count or shown < count:
+            packet = await packets.get()
+            for seen in taps.tapped(settings.root, packet.topic, packet.payload, wanted, time.time()):
+                print(msgspec.json.encode(seen).decode() if as_json else taps.as_line(seen), flush=True)
+                shown += 1
+                if count and shown >= count:
+                    break
+    finally:
+        await link.stop()
+
+
+# -- up ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    data_dir: Annotated[str, typer.Option("--data-dir", help="Where all data is kept between runs.")] = "",
+    port: Annotated[int, typer.Option("--port", help="MQTT port of the embedded broker; 0: 1883, or a free one.")] = 0,
+    broker: Annotated[str, typer.Option("--broker", help="Use this broker instead of the embedded one.")] = "",
+    node: Annotated[str, typer.Option("--node", help="Node id; default from the host name.")] = "",
+    rules: Annotated[
+        list[str] | None, typer.Option("--rules", help="Your rules: file or directory; repeatable.")
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two measurements.")] = 1.0,
+    results: Annotated[int, typer.Option("--results", min=0, help="Stop after so many results; 0 goes on.")] = 0,
+) -> None:
+    """Run everything on this machine: broker, cloud, edge, and its own telemetry as input. Example: fieldpost up"""
+    from common import logs
+    from common.config import load
+    from common.settings import LogSettings, SharedSettings
+
+    logs.setup(LogSettings(level="warning"))
+    overrides = {k: v for k, v in {"data_dir": data_dir, "broker.url": broker}.items() if v}
+    settings = load(SharedSettings, environ=os.environ, overrides=overrides)
+    Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    _run(_up(settings, bool(broker), port, node, rules or [], every, results))
+
+
+async def _up(
+    settings: Any, own_broker: bool, port: int, node: str, rules: list[str], every: float, results: int
+) -> None:
+    from common.control import socket_path
+    from edge.settings import node_id_of_host
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    data = Path(settings.data_dir)
+    node = node or node_id_of_host(os.uname().nodename)
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.broker.url if own_broker else await _embedded(stack, data / "broker", port)
+        print(f"broker   {url}{'' if own_broker else '  (embedded, MQTT 3.1.1, loopback only)'}")
+        common = ["--broker", url, "--data-dir", str(data)]
+        places = [part for place in rules or [str(_example_rules())] for part in ("--rules", place)]
+        cloud_failed = await _child(stack, "cloud", [*common], data)
+        edge_failed = await _child(stack, "edge", [*common, "--node", node, *places], data)
+        print(f"cloud    cloud-1, store {data / 'cloud.db'}, log {data / 'cloud.log'}")
+        print(f"edge     {node}, rules {', '.join(rules) or 'the examples'}, log {data / 'edge.log'}")
+        await _telemetry(stack, settings, url, node, every)
+        print(f"input    this machine's telemetry on devices/{node}/telemetry, every {every:g} s")
+        host, _, mqtt_port = url.removeprefix("mqtt://").rpartition(":")
+        print(f"\nwatch    mosquitto_sub -h {host} -p {mqtt_port} -t '{settings.root}/#' -v\n"
+              f"         fieldpost tap --broker {url}\n         fieldpost get rules --data-dir {data}\n")  # fmt: skip
+        shown = asyncio.create_task(_first_results(socket_path(data, "cloud"), results))
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait((shown, stop, cloud_failed, edge_failed), return_when=asyncio.FIRST_COMPLETED)
+        for task in (shown, stop):
+            task.cancel()
+        for failed in (cloud_failed, edge_failed):
+            if failed.done():
+                raise failed.result()
+        if shown.done() and not shown.cancelled() and shown.exception():
+            raise shown.exception()  # type: ignore[misc]
+        print("\nstopping", flush=True)
+    print(f"stopped; everything is kept in {data}, the next start goes on from there")
+
+
+async def _embedded(stack: contextlib.AsyncExitStack, directory: Path, port: int) -> str:
+    from common.errors import BrokerError
+    from common.messaging.broker import EmbeddedBroker
+
+    started = EmbeddedBroker(directory, port=port or 1883)
+    try:
+        await started.start()
+    except BrokerError:
+        if port:
+            raise
+        started = EmbeddedBroker(directory)  # 1883 is taken by a broker of somebody else's
+        await started.start()
+    stack.push_async_callback(started.stop)
+    return started.url
+
+
+async def _child(stack: contextlib.AsyncExitStack, side: str, args: list[str], data: Path) -> asyncio.Future[Any]:
+    from common.processes import Supervised
+
+    child = Supervised(side, [sys.executable, "-m", side, *args], data / f"{side}.log")
+    await child.start()
+    stack.push_async_callback(child.stop)
+    return child.failed
+
+
+async def _telemetry(stack: contextlib.AsyncExitStack, settings: Any, url: str, node: str, every: float) -> None:
+    import msgspec
+
+    from common.messaging.transport import MqttLink
+    from common.tasks import Tasks
+    from edge import telemetry
+
+    link = MqttLink(msgspec.structs.replace(settings.broker, url=url), f"{node}-telemetry")
+    tasks = Tasks("up")
+    await link.start()
+    tasks.start("telemetry", lambda: telemetry.publish(link, node, every))
+    stack.push_async_callback(link.stop)
+    stack.push_async_callback(tasks.stop)
+
+
+def _example_rules() -> Path:
+    import edge.rules
+
+    return Path(edge.rules.__file__).with_name("example.yaml")
+
+
+async def _first_results(path: Path, results: int) -> None:
+    """Print the first results one by one, then a line with the sums every SUMMARY_S; end after ``results``."""
+    from common import tables
+    from common.control import call
+
+    loop, seen, due = asyncio.get_running_loop(), 0, 0.0
+    async for row in _patient_watch(path):
+        seen += 1
+        if seen <= FIRST_RESULTS:
+            print("result   " + tables.line(tables.RESULTS, row, "table"), flush=True)
+            due = loop.time() + SUMMARY_S
+        elif loop.time() >= due:
+            due = loop.time() + SUMMARY_S
+            rules = await call(path, "get.rules")
+            print(f"counted  {sum(r['success'] + r['fail'] for r in rules)} results of {len(rules)} rules", flush=True)
+        if results and seen >= results:
+            return
+
+
+async def _patient_watch(path: Path) -> AsyncIterator[dict[str, Any]]:
+    """Results as they are committed, also over restarts of the controller."""
+    from common.control import stream
+    from common.errors import ControlError
+
+    while True:
+        try:
+            async for row in stream(path, "watch.results"):
+                yield row
+        except ControlError:
+            await asyncio.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from common import logs
 from common.config import parse_args
-from common.errors import FieldpostError
+from common.errors import ConfigError, FieldpostError, ResourceError
 from edge.agent import Agent
 from edge.settings import Settings
 
@@ -27,9 +27,9 @@ FLAGS = {
 }
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "fieldpost edge") -> int:
-    """Run the agent. Returns the exit code: 0 stopped on purpose, 1 failed; wrong use ends with 2."""
-    settings, text = parse_args(prog, sys.argv[1:] if argv is None else argv, Settings, shortcuts=FLAGS)
+def main(argv: Sequence[str]) -> int:
+    """Run an agent with these arguments and return the exit code: 0 stopped, 1 failed, 2 wrong use or settings."""
+    settings, text = parse_args("fieldpost edge", argv, Settings, shortcuts=FLAGS)
     if text:
         sys.stdout.write(text)
         return 0
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "fieldpost edge") -> int
     try:
         return asyncio.run(_run(settings))
     except FieldpostError as exc:
-        sys.stderr.write(f"{prog}: {exc}\n")
-        return 1
+        sys.stderr.write(f"fieldpost edge: {exc}\n")
+        return 2 if isinstance(exc, (ConfigError, ResourceError)) else 1
 
 
 async def _run(settings: Settings) -> int:
@@ -60,4 +60,4 @@ async def _run(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -109,6 +109,8 @@ class Agent:
 
     async def stop(self) -> None:
         """Let running executions end, make everything durable, say goodbye, disconnect."""
+        for bus in self._buses.values():
+            bus.pause()
         await self.rules.drain()
         await self._tasks.stop()
         await self._control.stop()
@@ -161,7 +163,7 @@ class Agent:
     def _bus_of(self, url: str) -> Eventbus:
         if url not in self._buses:
             link = self._bus_link(BrokerSettings(url=url) if url else self._settings.edge.eventbus.broker)
-            self._buses[url] = Eventbus(link, self.rules.arrived)  # type: ignore[arg-type]
+            self._buses[url] = Eventbus(link, self.rules.arrived)
         return self._buses[url]
 
     def _bus_link(self, broker: BrokerSettings | None) -> Link:

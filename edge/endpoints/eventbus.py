@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, NamedTuple
 
 from common.errors import CodecError, NotConnectedError, QueueFullError, TopicError
 from common.message import new_id
@@ -23,10 +23,12 @@ log = logging.getLogger(__name__)
 ROUTES_CACHED = 8192  # topics for which the matching sources are remembered
 
 
-class Consumer(Protocol):
-    """Who takes what arrives on a filter: a rule's binding."""
+class Bound(NamedTuple):
+    """Who gets what: an MQTT filter, the QoS to subscribe with, and the consumer (a rule's binding)."""
 
-    def take(self, arrival: Arrival, last: bool) -> None: ...
+    filter: str
+    qos: int
+    consumer: Any
 
 
 class Eventbus:
@@ -35,27 +37,32 @@ class Eventbus:
     Arguments: ``on_arrival`` gets each arrival with the consumers whose filter matches, in the order they were bound.
     """
 
-    def __init__(self, link: Link, on_arrival: Callable[[Arrival, tuple[object, ...]], None]) -> None:
+    def __init__(self, link: Link, on_arrival: Callable[[Arrival, tuple[Any, ...]], None]) -> None:
         self.link = link
         self._on_arrival = on_arrival
-        self._consumers: list[tuple[str, object]] = []
+        self._bound: list[Bound] = []
+        self._paused = False
         self.unmatched = 0
         self.received = 0
         self._route = lru_cache(ROUTES_CACHED)(self._match)
         link.on_message = self._arrived
 
-    def bind(self, consumers: list[tuple[str, object]]) -> None:
-        """Set who gets what: (filter, consumer) pairs. Replaces what was bound before; subscribes at once if
-        connected.
-        """
-        self._consumers = consumers
+    def bind(self, bound: list[Bound]) -> None:
+        """Set who gets what. Replaces what was bound before; subscribes at once if connected."""
+        self._bound = bound
         self._route.cache_clear()
-        self.link.subscribe([Subscription(filter_, no_local=False) for filter_ in _widest(consumers)])
+        self.link.subscribe(_widest(bound))
 
-    def _match(self, topic: str) -> tuple[object, ...]:
-        return tuple(consumer for filter_, consumer in self._consumers if matches(filter_, topic))
+    def pause(self) -> None:
+        """Take nothing more; what comes is not acknowledged, so the broker keeps it for the next start."""
+        self._paused = True
+
+    def _match(self, topic: str) -> tuple[Any, ...]:
+        return tuple(bound.consumer for bound in self._bound if matches(bound.filter, topic))
 
     def _arrived(self, packet: Inbound) -> None:
+        if self._paused:
+            return
         self.received += 1
         consumers = self._route(packet.topic)
         if not consumers:  # a filter that was just removed: nobody will settle it
@@ -124,9 +131,10 @@ def _id_of(packet: Inbound) -> str:
     return new_id()
 
 
-def _widest(consumers: list[tuple[str, object]]) -> list[str]:
-    """The distinct filters, without those that another one covers: overlapping subscriptions deliver a message
-    twice.
-    """
-    filters = list(dict.fromkeys(filter_ for filter_, _ in consumers))
-    return [f for f in filters if not any(other != f and covers(other, f) for other in filters)]
+def _widest(bound: list[Bound]) -> list[Subscription]:
+    """One subscription a filter at its highest QoS, without filters that another covers: overlaps come twice."""
+    qos: dict[str, int] = {}
+    for filter_, wanted, _ in bound:
+        qos[filter_] = max(wanted, qos.get(filter_, 0))
+    widest = [f for f in qos if not any(other != f and covers(other, f) for other in qos)]
+    return [Subscription(f, max(qos[n] for n in qos if covers(f, n))) for f in widest]

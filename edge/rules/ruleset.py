@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from common.clock import Clock, SystemClock
 from common.models import DROPPED
 from common.rules import Rule, RuleEndpoint, TopicTemplate, node_matches
 from edge.endpoints.base import Arrival
-from edge.endpoints.eventbus import Eventbus, EventbusTarget
+from edge.endpoints.eventbus import Bound, Eventbus, EventbusTarget
 from edge.rules.binding import Binding, RetryPolicy, Settlement
 from edge.settings import FlowSettings
 from edge.spool import Spool
@@ -44,6 +45,7 @@ class RuleSet:
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._busy: set[Binding] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
         self.version = ""
 
     def __len__(self) -> int:
@@ -52,15 +54,16 @@ class RuleSet:
     def load(self, manifests: Sequence[Rule | RuleEndpoint]) -> None:
         """Bind every enabled rule for this node of checked ``manifests`` (``common.manifests.check`` found nothing)."""
         endpoints = {(m.metadata.namespace, m.metadata.name): m for m in manifests if isinstance(m, RuleEndpoint)}
-        consumers: dict[str, list[tuple[str, object]]] = {}
+        consumers: dict[str, list[Bound]] = {}
         for rule in (m for m in manifests if isinstance(m, Rule) and m.spec.enabled):
             if not node_matches(rule.spec.source_resource.get("node_name", ""), self._node):
                 continue
             source, target = (endpoints[rule.metadata.namespace, name] for name in (rule.spec.source, rule.spec.target))
             binding = self._bind(rule, target)
             self._bindings[binding.rule.namespace, binding.rule.name] = binding
-            filter_ = rule.spec.source_resource["topic"]
-            consumers.setdefault(source.spec.properties.get("broker", ""), []).append((filter_, binding))
+            resource = rule.spec.source_resource
+            bound = Bound(resource["topic"], int(resource.get("qos", "1")), binding)
+            consumers.setdefault(source.spec.properties.get("broker", ""), []).append(bound)
         for broker, of_broker in consumers.items():
             self._bus_of(broker).bind(of_broker)
         self.version = hashlib.sha256(msgspec.json.encode(list(manifests), order="sorted")).hexdigest()[:16]
@@ -122,12 +125,15 @@ class RuleSet:
                 self._busy.discard(binding)
         if self._busy:
             self._sweep_later()
+        else:
+            self._idle.set()
 
     async def drain(self) -> None:
-        """Wait until every execution has ended, at most ``stop_s``; what has not is repeated by its source or journal."""
-        deadline = self._clock.monotonic() + self._flow.stop_s
-        while self._busy and self._clock.monotonic() < deadline:
-            await asyncio.sleep(self._flow.journal_after_s)
+        """Wait at most ``stop_s`` until every execution has ended; the others come again from source or journal."""
+        self._idle.clear()
+        if self._busy:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), self._flow.stop_s)
         if self._sweeper is not None:
             self._sweeper.cancel()
 

@@ -1,0 +1,123 @@
+"""Rows as people and programs read them: tables, single lines, JSON, YAML (experience U2)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+
+class Column(NamedTuple):
+    """A column: its title, how a row becomes its text, and whether it is a number (aligned to the right)."""
+
+    title: str
+    text: Callable[[dict[str, Any]], str]
+    number: bool = False
+    width: int = 0  # in single lines
+
+
+def _field(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row.get(name, ""))
+
+
+def _time(name: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        at = row.get(name) or 0
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+
+    return text
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    return f"{row.get('duration_us', 0) / 1000:.1f}"
+
+
+def _mean(row: dict[str, Any]) -> str:
+    count = row.get("success", 0) + row.get("fail", 0)
+    return f"{row.get('duration_sum', 0) / count / 1000:.1f}" if count else "-"
+
+
+def _status(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str((row.get("status") or {}).get(name, "-"))
+
+
+def _said(row: dict[str, Any]) -> str:
+    return " ".join(filter(None, (row.get("outcome", ""), row.get("reason", ""), row.get("detail", ""))))
+
+
+NODES = (
+    Column("NODE", _field("node")),
+    Column("STATE", _field("state")),
+    Column("SINCE (UTC)", _time("since")),
+    Column("VERSION", _field("version")),
+    Column("ACCEPTED", _status("accepted"), True),
+    Column("CONFIRMED", _status("confirmed"), True),
+    Column("PENDING", _status("pending_results"), True),
+    Column("DUPLICATES", _field("duplicates"), True),
+    Column("LOST", _field("cloud_lost"), True),
+    Column("LAST SEEN (UTC)", _time("last_seen")),
+)
+RULES = (
+    Column("NAMESPACE", _field("namespace")),
+    Column("RULE", _field("rule")),
+    Column("SUCCESS", _field("success"), True),
+    Column("FAIL", _field("fail"), True),
+    Column("MEAN MS", _mean, True),
+    Column("LAST SUCCESS (UTC)", _time("last_success")),
+    Column("LAST FAILURE (UTC)", _time("last_failure")),
+)
+RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[2:])
+RESULTS = (
+    Column("TIME", _field("time"), width=24),
+    Column("NODE", _field("node"), width=12),
+    Column("RULE", lambda row: f"{row.get('namespace', '')}/{row.get('rule', '')}", width=20),
+    Column("STATUS", _field("status"), width=7),
+    Column("MS", _milliseconds, True, width=7),
+    Column("OUTCOME", _said),
+)
+ERRORS = (
+    Column("NAMESPACE", _field("namespace")),
+    Column("RULE", _field("rule")),
+    Column("REASON", _field("reason")),
+    Column("COUNT", _field("count"), True),
+    Column("LAST (UTC)", _time("last")),
+    Column("NODE", _field("node")),
+    Column("STEP", _field("step")),
+    Column("DETAIL", _field("detail")),
+)
+
+
+def render(columns: Sequence[Column], rows: list[dict[str, Any]], output: str) -> str:
+    """Return all rows as ``table``, ``json`` (one array) or ``yaml``, with a final newline."""
+    if output == "json":
+        return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
+    if output == "yaml":
+        return msgspec.yaml.encode(rows).decode()
+    if not rows:
+        return "nothing yet\n"
+    cells = [[_plain(column.text(row)) for column in columns] for row in rows]
+    widths = [max(len(column.title), *(len(row[at]) for row in cells)) for at, column in enumerate(columns)]
+    out = io.StringIO()
+    for row in [[column.title for column in columns], *cells]:
+        padded = (
+            text.rjust(width) if column.number else text.ljust(width)
+            for text, width, column in zip(row, widths, columns, strict=True)
+        )
+        out.write("  ".join(padded).rstrip() + "\n")
+    return out.getvalue()
+
+
+def line(columns: Sequence[Column], row: dict[str, Any], output: str) -> str:
+    """Return one row as one line: of a table without a head, or as a JSON object (for ``json`` and ``yaml``)."""
+    if output != "table":
+        return msgspec.json.encode(row).decode()
+    texts = ((column, _plain(column.text(row))) for column in columns)
+    return " ".join(text.rjust(c.width) if c.number else text.ljust(c.width) for c, text in texts).rstrip()
+
+
+def _plain(text: str) -> str:
+    """What nodes and devices send is hostile text: nothing of it may move the cursor of a terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
