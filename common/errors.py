@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+DETAIL_CHARS_MAX = 1024  # of a refusal
+
 
 class FieldpostError(Exception):
     """Root of all errors raised on purpose; the command line prints it as one line without a traceback."""
@@ -46,6 +48,8 @@ class RefusedError(FieldpostError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
+        if len(detail) > DETAIL_CHARS_MAX:  # it may quote hostile text, and it goes into replies and dead letters
+            detail = detail[: DETAIL_CHARS_MAX - 1] + "…"
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
@@ -116,4 +120,11 @@ class BrokerError(FieldpostError):
 
 
 class ControlError(FieldpostError):
-    """A control socket does not answer, or its process refused the operation."""
+    """A control socket does not answer, or its process refused the operation.
+
+    ``kind`` is ``unreachable`` when nobody answers, else the class of the other process's error, such as ConfigError.
+    """
+
+    def __init__(self, text: str, *, kind: str = "") -> None:
+        self.kind = kind
+        super().__init__(text)

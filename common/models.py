@@ -45,7 +45,7 @@ class ExecResult(msgspec.Struct, omit_defaults=True, rename=_WIRE_NAMES):
 
     rule_id: Annotated[str, Meta(min_length=1, max_length=253)]
     project_id: Annotated[str, Meta(max_length=63)]
-    status: Annotated[str, Meta(pattern="^(SUCCESS|FAIL)$", max_length=7)]
+    status: Annotated[str, Meta(pattern=r"^(SUCCESS|FAIL)\Z", max_length=7)]
     error: ErrorMsg = msgspec.field(default_factory=ErrorMsg)
     time: Short = ""
     outcome: Short = ""
@@ -68,11 +68,14 @@ def rfc3339(at: float) -> str:
 
 
 def clean_text(text: str, bytes_max: int = DETAIL_BYTES_MAX) -> str:
-    """Return ``text`` without NUL and lone surrogates, at most ``bytes_max`` bytes: fit for all codecs and stores.."""
-    if len(text) * 4 <= bytes_max and text.isascii() and "\x00" not in text:
+    """Return ``text`` without NUL and lone surrogates, at most ``bytes_max`` bytes: fit for all codecs and stores."""
+    if len(text) <= bytes_max and text.isascii() and "\x00" not in text:
         return text
     raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
-    return raw.decode() if len(raw) <= bytes_max else raw[: bytes_max - 3].decode("utf-8", "ignore") + "…"
+    if len(raw) <= bytes_max:
+        return raw.decode()
+    mark = "…" if bytes_max >= 3 else ""  # three bytes
+    return raw[: bytes_max - len(mark.encode())].decode("utf-8", "ignore") + mark
 
 
 class Epoch(NamedTuple):

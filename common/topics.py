@@ -70,14 +70,16 @@ def topic_of(root: str, direction: str, node: str, route: MessageRoute) -> str:
 
 @lru_cache(maxsize=16384)
 def _topic(root: str, direction: str, node: str, source: str, group: str, operation: str, resource: str) -> str:
-    parsed = Resource.parse(resource)
+    parsed = Resource.parse(resource, strict=True)  # the topic has no place for what a lenient reader ignores
     if parsed.node not in ("", NODE_LITERAL, node):
         raise TopicError(f"resource {resource!r} is not of node {node!r}", "route_mismatch")
     if parsed.namespace and not is_label(parsed.namespace):
         raise TopicError(f"namespace {parsed.namespace!r} is not a DNS label")
     encode = encode_segment
+    sender = f"{encode(source)}:{encode(group)}"
+    _check_sender(sender)
     topic = "/".join((
-        root, direction, node, f"{encode(source)}:{encode(group)}", encode(operation),
+        root, direction, node, sender, encode(operation),
         encode(parsed.namespace), encode(parsed.type), encode(parsed.name),
     ))  # fmt: skip
     if len(topic) > TOPIC_BYTES_MAX:
@@ -102,18 +104,32 @@ def parse_topic(root: str, topic: str) -> RouteTopic:
     source, colon, group = sender.partition(":")
     if not colon:
         raise TopicError(f"{sender!r} is not <source>:<group>")
+    _check_sender(sender)
     decode = decode_segment
-    resource = Resource(node, decode(namespace), decode(kind), decode(name))
-    if not resource.type:
-        raise TopicError("resource type not found")
-    if not resource.namespace:
-        resource = Resource("", "", resource.type, resource.name)
-    elif not is_label(resource.namespace):
-        raise TopicError(f"namespace {resource.namespace!r} is not a DNS label")
+    resource = _resource(node, decode(namespace), decode(kind), decode(name))
     route = MessageRoute(
         source=decode(source), group=decode(group), operation=decode(operation), resource=str(resource)
     )
     return RouteTopic(direction, node, route, resource)
+
+
+def _resource(node: str, namespace: str, kind: str, name: str) -> Resource:
+    """Return the resource of a topic, or raise TopicError when its text would not be read back as the same resource."""
+    resource = Resource(node, namespace, kind, name) if namespace else Resource("", "", kind, name)
+    if namespace and not is_label(namespace):
+        raise TopicError(f"namespace {namespace!r} is not a DNS label")
+    try:
+        same = Resource.parse(str(resource), strict=True) == resource
+    except ResourceError as exc:
+        raise TopicError(exc.detail) from None
+    if not same:
+        raise TopicError(f"type {kind!r} and name {name!r} do not make a resource")
+    return resource
+
+
+def _check_sender(sender: str) -> None:
+    if len(sender) > SEGMENT_BYTES_MAX:
+        raise TopicError(f"segment of {len(sender)} bytes, at most {SEGMENT_BYTES_MAX}")
 
 
 def check_route(topic: RouteTopic, route: MessageRoute) -> None:
