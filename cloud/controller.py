@@ -1,0 +1,176 @@
+"""The controller: composes link, layer, store, dispatch and control socket, and says that it is there (P3.4)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloud.handlers import CONTENT_TYPES, Handlers
+from cloud.operations import Operations
+from cloud.refusals import Refusals
+from cloud.sessions import Sessions
+from cloud.settings import Settings, store_url
+from cloud.stores.base import Store
+from cloud.stores.sql import SqlStore
+from cloud.upstream import UpstreamController, extended, routes
+from common.clock import Clock, SystemClock
+from common.control import ControlServer, socket_path
+from common.errors import ConfigError, TransportError
+from common.message import EDGECONTROLLER, RESOURCE_GROUP
+from common.messaging.base import Link, Refused, Will
+from common.messaging.mqtt import MqttLayer
+from common.metrics import Family, exposition, families
+from common.models import ControllerPresence, rfc3339
+from common.topics import controller_presence_topic
+
+log = logging.getLogger(__name__)
+
+MakeLink = Callable[[Settings, Callable[[], Will | None]], Link]
+_GAUGES = {"connected", "in_flight", "queued", "waiting"}
+
+
+def mqtt_link(settings: Settings, will: Callable[[], Will | None]) -> Link:
+    """Return the connection to the broker: client id = controller id, clean session (P5.5)."""
+    from common.messaging.transport import MqttLink  # here, so that a controller over another link needs no paho
+
+    return MqttLink(settings.broker, settings.cloud.controller, will=will)
+
+
+class Controller:
+    """One cloud controller, from ``start`` to ``stop``.
+
+    Arguments: ``settings``; ``clock``; ``make_link`` gives the connection (a hub's link in tests); ``store`` another
+    store than the one of the settings. What it owns can be looked at: ``store``, ``sessions``, ``upstream``, ``layer``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        make_link: MakeLink = mqtt_link,
+        store: Store | None = None,
+    ) -> None:
+        self.settings = settings
+        cloud = settings.cloud
+        self._clock = clock or SystemClock()
+        self._presence_topic = controller_presence_topic(settings.root, cloud.controller)
+        self._link = make_link(settings, lambda: Will(self._presence_topic, self._presence(online=False)))
+        self.layer = MqttLayer(
+            self._link,
+            root=settings.root,
+            side="cloud",
+            codec=settings.codec,
+            source=EDGECONTROLLER,
+            group=RESOURCE_GROUP,
+            content_types=CONTENT_TYPES,
+            on_refused=self._refused,
+            receive_queue_max=cloud.queues.receive_max,
+        )
+        self._link.on_connect = self._announce
+        self._link.on_disconnect = self._disconnected
+        self.store: Store = store or SqlStore(store_url(settings), cloud.store)
+        self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected)
+        self._refusals = Refusals(self.layer, self.store, self._clock, cloud)
+        self._operations = Operations(self.store, self.sessions, self.statistics, self.metrics)
+        self._handlers = Handlers(
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self._operations.committed
+        )
+        table = extended(routes(self._handlers, cloud.queues), self._handlers)
+        self.upstream = UpstreamController(self.layer, table, self._handlers)
+        self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._operations.table())
+        self._stopping = False
+        self._undo: list[Callable[[], Any]] = []  # what stop has to do, the last first
+
+    async def start(self) -> None:
+        """Open the store, listen on the control socket, and begin to connect.
+
+        Raises ConfigError (data directory, another controller there) or StorageError; then nothing is left running.
+        """
+        make_data_dir(self.settings.data_dir)
+        try:
+            for part in (self._control, self.store):
+                await part.start()
+                self._undo.append(part.stop)
+            self.upstream.start()
+            self._undo.append(self.upstream.stop)
+            await self.layer.start()
+            self._undo.append(self.layer.stop)
+        except BaseException:
+            await self.stop()
+            raise
+        log.info("controller %s is up; store %s", self.settings.cloud.controller, type(self.store).__name__)
+
+    async def stop(self) -> None:
+        """Say that it goes, disconnect, commit what was taken, and close. May be called at any time."""
+        self._stopping = True
+        if self._link.connected:
+            self._publish_presence(online=False)
+        while self._undo:
+            await self._undo.pop()()
+
+    def _presence(self, *, online: bool) -> bytes:
+        controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
+        return msgspec.json.encode(ControllerPresence(controller, online, program_version(), at))
+
+    def _announce(self) -> None:
+        log.info("%s: connected", self.settings.cloud.controller)
+        self._publish_presence(online=True)
+
+    def _disconnected(self, reason: str) -> None:
+        level = logging.INFO if self._stopping else logging.WARNING
+        log.log(level, "%s: disconnected: %s", self.settings.cloud.controller, reason)
+
+    def _publish_presence(self, *, online: bool) -> None:
+        try:
+            self._link.publish(self._presence_topic, self._presence(online=online), qos=1, retain=True)
+        except TransportError as exc:  # the connection just ended: the will, or the next connect, says it
+            log.debug("presence was not published: %s", exc)
+
+    def _refused(self, refused: Refused) -> None:
+        self._refusals.packet(refused)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and gauges by part."""
+        cloud = self.settings.cloud
+        return {
+            "controller": {"id": cloud.controller, "version": program_version(), "connected": self._link.connected},
+            "link": dict(self._link.statistics()),
+            "layer": dict(self.layer.statistics()),
+            "upstream": self.upstream.statistics(),
+            "handlers": self._handlers.statistics(),
+            "refusals": self._refusals.statistics(),
+            "sessions": self.sessions.statistics(),
+            "store": self.store.statistics(),
+        }
+
+    def metrics(self) -> str:
+        """The same in Prometheus' text format."""
+        return exposition("cloud", self._families())
+
+    def _families(self) -> Iterator[Family]:
+        for owner, values in self.statistics().items():
+            if owner != "controller":
+                gauges = {name for name in values if name in _GAUGES or name.endswith("_queued")}
+                yield from families(owner, values, gauges)
+
+
+def make_data_dir(path: str) -> None:
+    """Make the data directory with mode 0700 if it is missing. Raises ConfigError."""
+    try:
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"data_dir: {path} cannot be made: {exc.strerror}") from exc
+
+
+def program_version() -> str:
+    """The installed version of fieldpost, empty when it runs from a tree that is not installed."""
+    try:
+        return version("fieldpost")
+    except PackageNotFoundError:
+        return ""

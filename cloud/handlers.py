@@ -1,0 +1,188 @@
+"""What the cloud does with each type of message (protocol P7.2). Handlers take a batch and raise nothing on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from cloud.refusals import Refusals
+from cloud.sessions import Sessions
+from cloud.stores.base import NOT_STORED, CommitOutcome, Confirmed, RefusedStatus, StatusMessage, Store
+from common.clock import Clock
+from common.errors import RefusedError, TransportError
+from common.message import EDGECONTROLLER, RESOURCE_GROUP, RESPONSE, Message, new
+from common.messaging.base import MessageLayer
+from common.models import (
+    Confirmation,
+    ControllerPresence,
+    ExecResult,
+    NodeBirth,
+    NodeStatus,
+    Refusal,
+    clean_text,
+    parse_version,
+)
+from common.resource import NODE, NODESTATUS, RULESTATUS, build_resource, is_label, is_name
+
+log = logging.getLogger(__name__)
+
+# What the layer decodes the content of each resource type to.
+CONTENT_TYPES: dict[str, Any] = {
+    RULESTATUS: ExecResult | list[ExecResult],
+    NODE: NodeBirth,
+    NODESTATUS: NodeStatus,
+}
+COUNT_MAX = 10**12  # executions in one summary, and microseconds in one duration, are far below in any honest report
+DURATION_SUM_MAX = 10**15
+MSG_ID_CHARS_MAX = 128
+
+_is_rule_name = lru_cache(maxsize=16384)(is_name)
+
+
+def status_message(message: Message[Any], at: float) -> StatusMessage:
+    """Check a rulestatus message and return what the store commits. ``at`` is when it came.
+
+    The node is the one of the topic, which the layer has put into the resource (P3.3). Every result must be of the
+    resource's namespace, and of its rule when it names one (P1.4). An empty list is taken: it only moves the progress,
+    as the record does that replaces a message which could not be accepted (P5.9). Raises RefusedError.
+    """
+    resource, header, content = message.parsed_resource(), message.header, message.content
+    if not is_label(resource.node) or not is_label(resource.namespace):
+        raise RefusedError("invalid_resource", f"{message.route.resource!r} names no node and namespace")
+    epoch, sequence = parse_version(header.resourceversion)
+    if not 0 <= header.low <= sequence:
+        raise RefusedError("undecodable", f"low is {header.low}, which sequence {sequence} cannot have")
+    if not 0 < len(header.msg_id) <= MSG_ID_CHARS_MAX:
+        raise RefusedError("undecodable", f"msg_id has {len(header.msg_id)} characters, 1 to {MSG_ID_CHARS_MAX}")
+    results = [content] if isinstance(content, ExecResult) else content
+    if not isinstance(results, list):
+        raise RefusedError("undecodable", "content is neither an ExecResult nor a list of them")
+    _check_results(results, resource.namespace, resource.name)
+    return StatusMessage(
+        resource.node, epoch, sequence, header.low, header.msg_id, results, at, resource.namespace
+    )  # fmt: skip
+
+
+def _check_results(results: list[ExecResult], namespace: str, name: str) -> None:
+    for result in results:
+        if result.project_id != namespace:
+            raise RefusedError("route_mismatch", f"ProjectID is {result.project_id!r}, the resource's {namespace!r}")
+        if name and result.rule_id != name:
+            raise RefusedError("route_mismatch", f"RuleID is {result.rule_id!r}, the resource's {name!r}")
+        if result.count > COUNT_MAX or result.duration_us > COUNT_MAX or result.duration_sum > DURATION_SUM_MAX:
+            raise RefusedError("undecodable", f"Count or a duration of rule {result.rule_id!r} is beyond all measure")
+    for rule in {result.rule_id for result in results}:
+        if not _is_rule_name(rule):
+            raise RefusedError("invalid_resource", f"rule name {rule!r} is not a DNS subdomain")
+
+
+class Handlers:
+    """The handlers and what they share. ``on_committed`` is called after each commit that counted something."""
+
+    def __init__(
+        self,
+        layer: MessageLayer,
+        store: Store,
+        sessions: Sessions,
+        refusals: Refusals,
+        clock: Clock,
+        on_committed: Callable[[CommitOutcome], None] = lambda outcome: None,
+    ) -> None:
+        self.layer, self.store, self.sessions, self.refusals, self.clock = layer, store, sessions, refusals, clock
+        self._on_committed = on_committed
+        self._counts: Counter[str] = Counter()
+
+    async def update_rule_status(self, messages: Sequence[Message[Any]]) -> None:
+        """Count results, then confirm: effect and progress are on disk before anything is said (P5.5)."""
+        at, accepted = self.clock.time(), []
+        for message in messages:
+            try:
+                accepted.append(status_message(message, at))
+            except RefusedError as exc:
+                self.refusals.message(message, exc)
+        if not accepted:
+            return
+        outcome = await self.store.commit(accepted)
+        if outcome.new:
+            self._on_committed(outcome)
+        for refused in outcome.refused:
+            self._refuse(refused)
+        sent = await asyncio.gather(*map(self._confirm, outcome.confirmed))
+        self._counts["confirmations"] += sum(sent)
+        self._counts["confirmations_lost"] += len(sent) - sum(sent)
+
+    async def _confirm(self, confirmed: Confirmed) -> bool:
+        """Send one confirmation at QoS 0; a lost one is repaired by the next, or when the node sends again (P5.5)."""
+        content = Confirmation(str(confirmed.epoch), confirmed.through, confirmed.also)
+        resource = build_resource(confirmed.node, confirmed.namespace, RULESTATUS)
+        try:
+            await self.layer.send(_answer(confirmed.msg_id, resource, content), qos=0)
+        except (TransportError, RefusedError) as exc:
+            log.debug("a confirmation to %s was not sent: %s", confirmed.node, exc)
+            return False
+        return True
+
+    def _refuse(self, refused: RefusedStatus) -> None:
+        message, reason = refused.message, refused.reason
+        resource = build_resource(message.node, message.namespace, RULESTATUS)
+        if reason == NOT_STORED:  # a fault of ours: kept for a look, not answered, so the node keeps it as well
+            version = f"{message.epoch}.{message.sequence}"
+            kept = _answer(message.msg_id, resource, list(message.results))
+            kept.header.resourceversion = version
+            self.refusals.message(kept, RefusedError(reason, f"{version}: {refused.detail}"), answer=False)
+            return
+        self.refusals.reasons[reason] += 1
+        self.refusals.answer(message.node, resource, message.msg_id, Refusal(reason, clean_text(refused.detail, 512)))
+
+    async def update_node(self, messages: Sequence[Message[Any]]) -> None:
+        """Births and offline notices: presence and labels (P7.2). A node speaks only for itself (P3.3)."""
+        await asyncio.gather(*map(self._take_birth, messages))
+
+    async def _take_birth(self, message: Message[Any]) -> None:
+        birth, node = message.content, message.parsed_resource().node
+        try:
+            if not isinstance(birth, NodeBirth):
+                raise RefusedError("undecodable", "content is not a birth")
+            if birth.node != node:
+                raise RefusedError("route_mismatch", f"body says node {birth.node!r}, topic {node!r}")
+            await self.sessions.take(birth)
+        except RefusedError as exc:
+            self.refusals.message(message, exc)
+
+    async def update_node_status(self, messages: Sequence[Message[Any]]) -> None:
+        """The agents' own statistics (P7.2)."""
+        await asyncio.gather(*map(self._take_status, messages))
+
+    async def _take_status(self, message: Message[Any]) -> None:
+        node = message.parsed_resource().node
+        if not node or not isinstance(message.content, NodeStatus):
+            self.refusals.message(message, RefusedError("undecodable", "content is not a node's status"))
+            return
+        await self.sessions.report(node, message.content)
+
+    async def update_controller(self, messages: Sequence[Message[Any]]) -> None:
+        """What controllers, this one too, say of themselves (P3.4)."""
+        for message in messages:
+            if isinstance(message.content, ControllerPresence):
+                self.sessions.controller(message.content)
+
+    async def take_reply(self, messages: Sequence[Message[Any]]) -> None:
+        """Replies that nobody waits for (the layer resolves waiters itself, P7.3): counted by operation and type."""
+        for message in messages:
+            resource = message.parsed_resource()
+            self._counts[f"unasked_{message.route.operation}"] += 1
+            log.debug("%s of %s on %s/%s", message.route.operation, resource.node, resource.type, resource.name)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters by name."""
+        return dict(self._counts)
+
+
+def _answer(parent: str, resource: str, content: Any) -> Message[Any]:
+    return new(
+        parent, source=EDGECONTROLLER, group=RESOURCE_GROUP, operation=RESPONSE, resource=resource, content=content
+    )

@@ -1,0 +1,217 @@
+"""The contract of a store and the values that go in and out (protocol P5.5, P5.7, P8.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from common.models import Epoch, ExecResult, NodeBirth, NodeStatus
+
+# Reasons with which a commit refuses a message.
+STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
+BEYOND_WINDOW = "beyond_window"  # more than 64 above the mark (P5.7); may be accepted when sent again later
+TOO_MANY_EPOCHS = "too_many_epochs"  # the node has more epochs that are not retired than the setting allows
+NOT_STORED = "not_stored"  # the database does not take it; never confirmed, so the node keeps it
+
+
+class StatusMessage(NamedTuple):
+    """One rulestatus message that passed all checks. ``received_at`` is unix seconds by the controller's clock."""
+
+    node: str
+    epoch: Epoch
+    sequence: int
+    low: int
+    msg_id: str
+    results: Sequence[ExecResult]
+    received_at: float
+    namespace: str
+
+
+class Confirmed(NamedTuple):
+    """What is committed of one (node, epoch) after a commit, and the last message that the commit held of it."""
+
+    node: str
+    epoch: Epoch
+    through: int
+    also: list[int]
+    msg_id: str
+    namespace: str
+
+
+class RefusedStatus(NamedTuple):
+    """A message that a commit did not take, with one of the reasons above."""
+
+    message: StatusMessage
+    reason: str
+    detail: str
+
+
+class CommitOutcome(msgspec.Struct):
+    """What became of the messages of one ``commit``. ``results`` counts what is new, in results."""
+
+    confirmed: list[Confirmed] = []
+    refused: list[RefusedStatus] = []
+    new: int = 0
+    duplicate: int = 0
+    results: int = 0
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` is filled by ``sessions``.
+
+    ``since`` is when ``online`` last changed, ``conflict`` says what is wrong when two spools claim one id (P5.8),
+    ``cloud_lost`` counts messages that the node holds no more and this store never saw.
+    """
+
+    node: str
+    state: str = ""
+    online: bool = False
+    epoch: str = ""
+    session: int = 0
+    version: str = ""
+    rules_version: str = ""
+    labels: dict[str, str] = {}
+    status: NodeStatus | None = None
+    first_seen: float = 0
+    last_seen: float = 0
+    since: float = 0
+    retired_through: int = 0
+    cloud_lost: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    conflict: str = ""
+
+
+class RuleRow(msgspec.Struct, frozen=True):
+    """Counts of a rule, over all nodes (``node`` empty) or of one node; always the sum of the same rows (P8.1).
+
+    ``outcomes`` counts by ``<status>/<outcome>/<reason>`` as they came. Durations are microseconds.
+    """
+
+    namespace: str
+    rule: str
+    uid: str
+    node: str
+    success: int = 0
+    fail: int = 0
+    duration_sum: int = 0
+    duration_max: int = 0
+    first_at: float = 0
+    last_success: float = 0
+    last_failure: float = 0
+    outcomes: dict[str, int] = {}
+
+
+class ErrorRow(msgspec.Struct, frozen=True):
+    """One distinct error of a rule: how often, first and last time, and where it was seen last (P8.1)."""
+
+    namespace: str
+    rule: str
+    uid: str
+    reason: str
+    detail: str
+    count: int
+    first: float
+    last: float
+    node: str
+    source_id: str
+    step: str
+
+
+class ResultRow(msgspec.Struct, frozen=True):
+    """A single result from the ring (P8.6). ``id`` grows with each commit and is never used again."""
+
+    id: int
+    namespace: str
+    rule: str
+    uid: str
+    node: str
+    status: str
+    outcome: str
+    reason: str
+    detail: str
+    time: str
+    received_at: float
+    duration_us: int
+    count: int
+    source_id: str
+    step: str
+    msg_id: str
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that was refused: its first bytes, the digest and size of all, and why (P4.2)."""
+
+    node: str
+    topic: str
+    reason: str
+    detail: str
+    sha256: str
+    size: int
+    payload: bytes
+    at: float
+    id: int = 0
+
+
+class Store(Protocol):
+    """Durable state of the cloud. All methods belong to the event loop; every write is one of the group writer's.
+
+    What a method that writes returned for is on disk. Raises StorageError when the write was given up (the process
+    stops), QueueFullError when too much waits: nothing was written, and the caller's source sends again.
+    """
+
+    async def start(self) -> None:
+        """Open, check and if need be create the database. Raises StorageError with one clear line."""
+        ...
+
+    async def stop(self) -> None:
+        """Commit what waits and close."""
+        ...
+
+    async def commit(self, messages: Sequence[StatusMessage]) -> CommitOutcome:
+        """Commit effect and progress of the messages in one transaction; what was seen before has no effect (P5.5)."""
+        ...
+
+    async def presence(self, birth: NodeBirth, epoch: Epoch, at: float) -> bool:
+        """Take a birth or an offline. False when it is older than what is known, and so ignored."""
+        ...
+
+    async def report(self, node: str, status: NodeStatus, at: float) -> None:
+        """Take a node's own statistics."""
+        ...
+
+    async def dead_letter(self, letter: DeadLetter) -> None:
+        """Keep a refused message, and count it on its node if that is known."""
+        ...
+
+    async def nodes(self) -> list[NodeRow]:
+        """All nodes in order of their ids."""
+        ...
+
+    async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
+        """Counts per rule, or per rule and node; empty filters take all."""
+        ...
+
+    async def results(
+        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
+    ) -> list[ResultRow]:
+        """The newest ``limit`` results, or with ``since`` the oldest whose id is above it; in order of id."""
+        ...
+
+    async def last_result(self) -> int:
+        """The highest id in the ring, 0 when it is empty: where to begin to watch."""
+        ...
+
+    async def errors(self, *, namespace: str = "", rule: str = "") -> list[ErrorRow]:
+        """The distinct errors, per rule the last one first."""
+        ...
+
+    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """The newest ``limit`` dead letters, the last one first."""
+        ...
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        ...

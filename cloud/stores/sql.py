@@ -1,0 +1,309 @@
+"""The store on SQLAlchemy Core: SQLite by default (WAL, synchronous FULL), written so that PostgreSQL takes the same.
+
+Theory of operation. All writes are operations of one GroupWriter: its thread takes what waits, does it in one
+transaction, and hands the outcomes back. Any trouble of the database itself (locked, full, broken off, fate of the
+commit unknown) rolls back and repeats the whole group; that is safe, because progress is read again inside the
+transaction and what was committed after all is then a duplicate. Only when the database refuses the *values* is the
+group done again operation by operation, and the guilty message alone is left out: it cannot stop the others (R1.7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+
+from cloud.settings import StoreSettings
+from cloud.stores import queries
+from cloud.stores.base import (
+    NOT_STORED,
+    CommitOutcome,
+    DeadLetter,
+    ErrorRow,
+    NodeRow,
+    RefusedStatus,
+    ResultRow,
+    RuleRow,
+    StatusMessage,
+)
+from cloud.stores.engine import make_engine
+from cloud.stores.presence import apply_presence
+from cloud.stores.rings import Rings
+from cloud.stores.tables import SCHEMA_VERSION, metadata, nodes, schema
+from cloud.stores.writes import Statements, StatusCommit
+from common.errors import StorageError
+from common.models import Epoch, NodeBirth, NodeStatus
+from common.writer import GroupWriter
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_OF_VALUES = (DataError, IntegrityError, ProgrammingError)  # the database is well, these values are not for it
+
+
+class _Batch(msgspec.Struct):
+    messages: list[StatusMessage]
+    future: asyncio.Future[CommitOutcome]
+
+
+class _Presence(msgspec.Struct):
+    birth: NodeBirth
+    epoch: Epoch
+    at: float
+    future: asyncio.Future[bool]
+
+
+class _Report(msgspec.Struct):
+    node: str
+    status: NodeStatus
+    at: float
+    future: asyncio.Future[None]
+
+
+class _Letter(msgspec.Struct):
+    letter: DeadLetter
+    future: asyncio.Future[None]
+
+
+_Op = _Batch | _Presence | _Report | _Letter
+_Done = list[tuple[_Op, Any]]
+
+
+def _no_fault(point: str) -> None:
+    """Nothing happens at the named points outside tests."""
+
+
+class SqlStore:
+    """A ``Store`` in a SQL database.
+
+    Arguments: ``url`` of SQLAlchemy; ``settings`` with all bounds; ``fault`` is called at the named points of a
+    transaction (``effects_written``, ``progress_written``, ``committed``), for tests that crash or fail there.
+    """
+
+    def __init__(self, url: str, settings: StoreSettings, *, fault: Callable[[str], None] = _no_fault) -> None:
+        self._url, self._settings, self._fault = url, settings, fault
+        self._engine: Engine | None = None
+        self._reader: Engine | None = None
+        self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-read")
+        self._writer: GroupWriter[_Op, _Done] = GroupWriter(
+            "store",
+            self._commit,
+            self._deliver,
+            self._give_up,
+            group_max=settings.group_max,
+            queue_max=settings.waiting_max,
+        )
+        self._counts = dict.fromkeys(("messages", "duplicates", "refused", "results", "split_groups"), 0)
+
+    async def start(self) -> None:
+        """See Store. The database is made when it is missing."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._open)
+        self._writer.start()
+
+    async def stop(self) -> None:
+        """See Store."""
+        await self._writer.stop()
+        self._pool.shutdown(wait=True)
+        for engine in (self._engine, self._reader):
+            if engine is not None:
+                engine.dispose()
+
+    def _open(self) -> None:
+        timeout = self._settings.busy_timeout_ms
+        try:
+            self._engine = make_engine(self._url, begin="BEGIN IMMEDIATE", busy_timeout_ms=timeout)
+            self._reader = make_engine(self._url, begin="BEGIN", busy_timeout_ms=timeout, readonly=True)
+            with self._engine.begin() as conn:
+                metadata.create_all(conn, tables=[schema])
+                found = conn.execute(select(schema.c.version)).scalar()
+                if found is None:
+                    metadata.create_all(conn)
+                    conn.execute(insert(schema).values(version=SCHEMA_VERSION))
+        except (ArgumentError, NoSuchModuleError, ImportError) as exc:
+            raise StorageError(f"store url {self._shown()}: {exc}") from exc
+        except DBAPIError as exc:
+            raise StorageError(f"store {self._shown()} cannot be opened: {exc.orig}") from exc
+        if found is not None and found != SCHEMA_VERSION:
+            raise StorageError(
+                f"store {self._shown()} has schema version {found}, this program knows {SCHEMA_VERSION}: "
+                "use the program version that wrote it, or another store"
+            )
+        self._statements = Statements(self._engine.dialect.name)
+        self._rings = Rings(self._settings, self._statements.insert)
+
+    def _shown(self) -> str:
+        try:
+            return make_url(self._url).render_as_string(hide_password=True)
+        except ArgumentError:
+            return "(unreadable)"
+
+    # ---- writes, on the loop ----
+
+    async def commit(self, messages: Sequence[StatusMessage]) -> CommitOutcome:
+        """See Store."""
+        future: asyncio.Future[CommitOutcome] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Batch(list(messages), future))
+        return await future
+
+    async def presence(self, birth: NodeBirth, epoch: Epoch, at: float) -> bool:
+        """See Store."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Presence(birth, epoch, at, future))
+        return await future
+
+    async def report(self, node: str, status: NodeStatus, at: float) -> None:
+        """See Store."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Report(node, status, at, future))
+        await future
+
+    async def dead_letter(self, letter: DeadLetter) -> None:
+        """See Store."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Letter(letter, future))
+        await future
+
+    def _deliver(self, done: _Done) -> None:
+        for op, outcome in done:
+            if isinstance(outcome, CommitOutcome):
+                self._counts["messages"] += outcome.new
+                self._counts["duplicates"] += outcome.duplicate
+                self._counts["refused"] += len(outcome.refused)
+                self._counts["results"] += outcome.results
+            if op.future.done():
+                continue
+            if isinstance(outcome, Exception):
+                op.future.set_exception(outcome)
+            else:
+                op.future.set_result(outcome)
+
+    def _give_up(self, group: list[_Op], exc: BaseException) -> None:
+        for op in group:
+            if not op.future.done():
+                op.future.set_exception(StorageError(f"not written: {exc}"))
+
+    # ---- writes, on the writer's thread ----
+
+    def _commit(self, group: list[_Op]) -> _Done:
+        with self._storage_errors():
+            try:
+                return self._transact(group)
+            except _OF_VALUES as exc:
+                log.error("store: a group of %d is done one by one: %s", len(group), exc.orig)
+            except (ValueError, OverflowError, TypeError) as exc:  # a value that the driver cannot even bind
+                log.error("store: a group of %d is done one by one: %s", len(group), exc)
+            self._counts["split_groups"] += 1
+            return [(op, self._alone(op)) for op in group]
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as exc:
+            raise StorageError(f"database: {exc.orig}") from exc
+
+    def _transact(self, group: list[_Op]) -> _Done:
+        assert self._engine is not None
+        by_kind: dict[type, list[Any]] = {_Presence: [], _Batch: [], _Report: [], _Letter: []}
+        for op in group:
+            by_kind[type(op)].append(op)
+        done: _Done = []
+        with self._engine.begin() as conn:
+            for op in by_kind[_Presence]:
+                done.append((op, apply_presence(conn, op.birth, op.epoch, op.at)))
+            batches: list[_Batch] = by_kind[_Batch]
+            if any(batch.messages for batch in batches):
+                work = StatusCommit(
+                    conn, self._statements, self._rings, self._settings.epochs_per_node_max, self._fault
+                )
+                done += zip(batches, work.run([batch.messages for batch in batches]), strict=True)
+            else:
+                done += [(batch, CommitOutcome()) for batch in batches]
+            for op in by_kind[_Report]:
+                _write_report(conn, op)
+                done.append((op, None))
+            if by_kind[_Letter]:
+                self._rings.write_letters(conn, [op.letter for op in by_kind[_Letter]])
+                done += [(op, None) for op in by_kind[_Letter]]
+        self._fault("committed")
+        return done
+
+    def _alone(self, op: _Op) -> Any:
+        """Do one operation in transactions of its own; of a batch only the message that the store cannot take fails."""
+        if not isinstance(op, _Batch):
+            try:
+                return self._transact([op])[0][1]
+            except (*_OF_VALUES, ValueError, OverflowError, TypeError) as exc:
+                return StorageError(f"{NOT_STORED}: {exc}")
+        whole = CommitOutcome()
+        for message in op.messages:
+            try:
+                part: CommitOutcome = self._transact([_Batch([message], op.future)])[0][1]
+            except (*_OF_VALUES, ValueError, OverflowError, TypeError) as exc:
+                whole.refused.append(RefusedStatus(message, NOT_STORED, str(exc)[:500]))
+                continue
+            whole.confirmed += part.confirmed
+            whole.refused += part.refused
+            whole.new += part.new
+            whole.duplicate += part.duplicate
+            whole.results += part.results
+        return whole
+
+    # ---- reads, on threads and connections of their own ----
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        def work() -> T:
+            assert self._reader is not None
+            with self._storage_errors(), self._reader.connect() as conn:
+                return query(conn)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def nodes(self) -> list[NodeRow]:
+        """See Store."""
+        return await self._read(queries.nodes_all)
+
+    async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
+        """See Store."""
+        return await self._read(lambda conn: queries.rules(conn, namespace, rule, per_node))
+
+    async def results(
+        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
+    ) -> list[ResultRow]:
+        """See Store."""
+        return await self._read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since))
+
+    async def last_result(self) -> int:
+        """See Store."""
+        return await self._read(queries.last_result)
+
+    async def errors(self, *, namespace: str = "", rule: str = "") -> list[ErrorRow]:
+        """See Store."""
+        return await self._read(lambda conn: queries.errors_of(conn, namespace, rule))
+
+    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """See Store."""
+        return await self._read(lambda conn: queries.letters_newest(conn, limit))
+
+    def statistics(self) -> dict[str, int]:
+        """See Store."""
+        waiting, groups, retries = self._writer.waiting, self._writer.groups, self._writer.retries
+        return {**self._counts, "waiting": waiting, "groups": groups, "retries": retries}
+
+
+def _write_report(conn: Connection, op: _Report) -> None:
+    status = msgspec.json.encode(op.status).decode()
+    values = {"status": status, "last_seen": op.at}
+    if op.status.rules_version:
+        values["rules_version"] = op.status.rules_version
+    found = conn.execute(update(nodes).where(nodes.c.node == op.node).values(**values))
+    if not found.rowcount:  # a node that was never born here: the store is new, and its birth will come
+        conn.execute(insert(nodes).values(node=op.node, first_seen=op.at, since=op.at, **values))

@@ -1,0 +1,199 @@
+"""Dispatch of what comes up: one table, one worker loop, a bounded queue per row (protocol P7.1).
+
+A slow or stuck handler fills only its own queue; what does not fit is discarded and counted, and whoever needs it
+sends it again (P5.5). The table can be extended through the entry-point group ``fieldpost.handlers`` without touching
+this file: an entry point names a function that takes the ``Handlers`` and returns more rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple
+
+from cloud.handlers import Handlers
+from cloud.settings import QueueSettings
+from common.errors import ConfigError, QueueFullError, RefusedError, ResourceError, StorageError
+from common.message import ERROR, INSERT, PATCH, RESPONSE, UPDATE, Message
+from common.messaging.base import MessageLayer
+from common.resource import NODE, NODESTATUS, RULESTATUS
+from common.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+HANDLER_GROUP = "fieldpost.handlers"
+ANY_TYPE = "*"  # a row for an operation on every type that has no row of its own
+SMALL_BATCH = 256  # births or statistics that share one transaction when a thousand nodes come back at once
+CONTROLLER = "controller"  # resource type of a controller's presence
+
+Handler = Callable[[Sequence[Message[Any]]], Awaitable[None]]
+Pair = tuple[str, str]  # resource type, operation
+
+
+class Route(NamedTuple):
+    """A row of the table. Pairs that share a ``name`` share queue and workers; their rows must be equal."""
+
+    name: str
+    handler: Handler
+    queue_bound: int = 1024  # what may wait, in messages or as ``weigh`` says; overflow is discarded and counted
+    workers: int = 1
+    batch_max: int = 1  # messages that the handler takes at once, of those that wait
+    weigh: Callable[[Message[Any]], int] = lambda message: 1
+
+
+def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
+    """The table: (resource type, operation) -> handler and its bounds (P7.2)."""
+    rulestatus = Route(
+        "rulestatus",
+        handlers.update_rule_status,
+        queues.rulestatus_results_max,
+        queues.rulestatus_workers,
+        queues.rulestatus_batch_max,
+        _weigh_results,
+    )
+    replies = Route("replies", handlers.take_reply, queues.replies_max)
+    return {
+        (RULESTATUS, INSERT): rulestatus,
+        (RULESTATUS, UPDATE): rulestatus,
+        (RULESTATUS, PATCH): rulestatus,
+        (NODE, UPDATE): Route("node", handlers.update_node, queues.presence_max, batch_max=SMALL_BATCH),
+        (NODESTATUS, UPDATE): Route(
+            "nodestatus", handlers.update_node_status, queues.nodestatus_max, batch_max=SMALL_BATCH
+        ),
+        (CONTROLLER, UPDATE): Route("controller", handlers.update_controller, queues.presence_max),
+        (ANY_TYPE, RESPONSE): replies,
+        (ANY_TYPE, ERROR): replies,
+    }
+
+
+def _weigh_results(message: Message[Any]) -> int:
+    """Memory of a rulestatus message in results: those it holds, and about four for the message itself."""
+    return 4 + (len(message.content) if isinstance(message.content, list) else 1)
+
+
+def extended(
+    table: Mapping[Pair, Route], handlers: Handlers, points: Iterable[EntryPoint] | None = None
+) -> dict[Pair, Route]:
+    """Return the table with the rows of all installed entry points. Raises ConfigError for one that cannot be used."""
+    found = dict(table)
+    for point in entry_points(group=HANDLER_GROUP) if points is None else points:
+        try:
+            more = point.load()(handlers)
+            rows = [((str(kind), str(operation)), Route(*route)) for (kind, operation), route in more.items()]
+        except Exception as exc:  # foreign code: whatever is wrong with it is one clear line
+            raise ConfigError(f"handler {point.name} ({point.value}) cannot be loaded: {exc}") from exc
+        names = {route.name for route in found.values()}
+        for pair, route in rows:
+            if pair in found or route.name in names:
+                raise ConfigError(f"handler {point.name} ({point.value}) claims {pair} or {route.name}, which is taken")
+            found[pair] = route
+    return found
+
+
+class _Lane:
+    """The queue, workers' share and counters of one route."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.queue: asyncio.Queue[Message[Any]] = asyncio.Queue()  # bounded by weight, in ``put``
+        self.weight = self.handled = self.failed = self.overflow = 0
+
+    def put(self, message: Message[Any]) -> None:
+        """Queue a message, or count it as overflow."""
+        weight = self.route.weigh(message)
+        if self.weight + weight > self.route.queue_bound and self.weight:
+            self.overflow += 1
+            return
+        self.weight += weight
+        self.queue.put_nowait(message)
+
+    async def take(self) -> list[Message[Any]]:
+        """Wait for a message, and return it with what else waits, at most a batch."""
+        batch = [await self.queue.get()]
+        while len(batch) < self.route.batch_max and not self.queue.empty():
+            batch.append(self.queue.get_nowait())
+        self.weight -= sum(map(self.route.weigh, batch))
+        return batch
+
+
+class UpstreamController:
+    """Takes messages from the layer and hands each to the workers of its row.
+
+    Arguments: ``layer`` to receive from; ``table`` of rows; ``handlers`` for what no row takes. Runs from ``start`` to
+    ``stop``; what waits at ``stop`` is forgotten, as it was never confirmed.
+    """
+
+    def __init__(self, layer: MessageLayer, table: Mapping[Pair, Route], handlers: Handlers) -> None:
+        self._layer, self._refusals = layer, handlers.refusals
+        self._lanes: dict[str, _Lane] = {}
+        self._table: dict[Pair, _Lane] = {}
+        for pair, route in table.items():
+            lane = self._table[pair] = self._lanes.setdefault(route.name, _Lane(route))
+            if lane.route != route:
+                raise ValueError(f"rows named {route.name} differ: they share one queue")
+        self._tasks = Tasks("upstream")
+        self._unknown = 0
+
+    def start(self) -> None:
+        """Begin to receive and dispatch."""
+        for lane in self._lanes.values():
+            for number in range(lane.route.workers):
+                self._tasks.start(f"{lane.route.name}-{number}", lambda lane=lane: self._work(lane))  # type: ignore[misc]
+        self._refusals.start(self._tasks)
+        self._tasks.start("receive", self._receive)
+
+    async def stop(self) -> None:
+        """Stop all workers; an operation that they gave to the store may still be committed."""
+        await self._tasks.stop()
+
+    async def _receive(self) -> None:
+        while True:
+            self.dispatch_message(await self._layer.receive())
+
+    def dispatch_message(self, message: Message[Any]) -> None:
+        """Queue one message for its handler. Never waits and never raises: overflow is counted, an unknown pair is
+        answered with an error and kept as dead letter."""
+        operation = message.route.operation
+        try:
+            kind = message.parsed_resource().type
+        except ResourceError as exc:
+            self._refusals.message(message, exc)
+            return
+        lane = self._table.get((kind, operation)) or self._table.get((ANY_TYPE, operation))
+        if lane is None:
+            self._unknown += 1
+            error = RefusedError("unknown_type", f"nothing here takes {operation or '(none)'} of {kind}")
+            self._refusals.message(message, error)
+            return
+        lane.put(message)
+
+    async def _work(self, lane: _Lane) -> None:
+        route = lane.route
+        while True:
+            batch = await lane.take()
+            try:
+                await route.handler(batch)
+                lane.handled += len(batch)
+            except (StorageError, QueueFullError) as exc:  # not the messages' fault: their senders send again
+                lane.failed += len(batch)
+                log.warning("%s: %d messages were not handled: %s", route.name, len(batch), exc)
+            except Exception as exc:
+                lane.failed += len(batch)
+                log.exception("%s: the handler failed on %d messages", route.name, len(batch))
+                error = RefusedError("handler_failed", f"{route.name}: {type(exc).__name__}: {exc}")
+                for message in batch:
+                    self._refusals.message(message, error, answer=False)
+
+    def statistics(self) -> dict[str, int]:
+        """Per row: handled, failed, overflow (counters) and queued (gauge); and what no row takes."""
+        found = {"unknown": self._unknown, "restarts": self._tasks.restarts}
+        for name, lane in self._lanes.items():
+            found |= {
+                f"{name}_handled": lane.handled,
+                f"{name}_failed": lane.failed,
+                f"{name}_overflow": lane.overflow,
+                f"{name}_queued": lane.queue.qsize(),
+            }
+        return found

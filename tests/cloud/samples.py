@@ -1,0 +1,69 @@
+"""Values that the cloud's tests share: results, messages, a store in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cloud.settings import StoreSettings
+from cloud.stores.base import RuleRow, StatusMessage, Store
+from cloud.stores.sql import SqlStore
+from common.models import FAIL, SUCCESS, Epoch, ErrorMsg, ExecResult, NodeBirth
+
+AT = 1_763_683_200.0
+
+
+def epoch(n: int = 1, tail: int = 0) -> Epoch:
+    """An epoch with a made-up uuid."""
+    return Epoch(n, f"0193aaaa-0000-7000-8000-{n:08d}{tail:04d}")
+
+
+def ok(rule: str = "overheat", **more: Any) -> ExecResult:
+    """A SUCCESS of 100 us."""
+    return ExecResult(rule, "default", SUCCESS, **{"outcome": "delivered", "duration_us": 100, **more})
+
+
+def bad(rule: str = "overheat", detail: str = "no answer", **more: Any) -> ExecResult:
+    """A FAIL with a detail."""
+    fields = {"outcome": "failed", "reason": "timeout", "duration_us": 300, **more}
+    return ExecResult(rule, "default", FAIL, ErrorMsg(detail, "2026-01-01T00:00:00Z"), **fields)
+
+
+def status(
+    sequence: int,
+    results: list[ExecResult] | None = None,
+    *,
+    node: str = "edge-1",
+    of: Epoch | None = None,
+    low: int = 1,
+    at: float = AT,
+) -> StatusMessage:
+    """A checked rulestatus message as the store takes it; one SUCCESS when nothing else is said."""
+    held = [ok()] if results is None else results
+    return StatusMessage(node, of or epoch(), sequence, low, f"id-{sequence}", held, at, "default")
+
+
+def birth(n: int = 1, *, node: str = "edge-1", session: int = 1, online: bool = True, **more: Any) -> NodeBirth:
+    """A birth (or, with ``online=False``, an offline notice) of epoch ``n``."""
+    return NodeBirth(node, str(epoch(n)), online=online, session=session, **more)
+
+
+@asynccontextmanager
+async def open_store(
+    directory: Path, *, fault: Callable[[str], None] = lambda point: None, **settings: Any
+) -> AsyncIterator[SqlStore]:
+    """A started SQLite store in ``directory``, stopped at the end."""
+    store = SqlStore(f"sqlite:///{directory / 'cloud.db'}", StoreSettings(**settings), fault=fault)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.stop()
+
+
+async def totals(store: Store, rule: str = "overheat") -> tuple[int, int]:
+    """(SUCCESS, FAIL) of a rule over all nodes."""
+    rows: list[RuleRow] = await store.rules(rule=rule)
+    return sum(row.success for row in rows), sum(row.fail for row in rows)

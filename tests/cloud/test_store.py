@@ -1,0 +1,231 @@
+"""The store: exact counts, one transaction for effect and progress, restarts, damage (P5.5, P5.7, P5.8)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cloud.settings import StoreSettings
+from cloud.stores.base import StatusMessage
+from cloud.stores.sql import SqlStore
+from common.errors import StorageError
+from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, totals
+from tests.support.wait import eventually
+
+
+async def test_a_commit_counts_and_confirms(tmp_path: Path) -> None:
+    """What is new is counted and confirmed up to its sequence, with the last message as parent (P5.5)."""
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit([status(1, [ok(), bad()]), status(2)])
+        (confirmed,) = outcome.confirmed
+        assert (confirmed.node, confirmed.epoch, confirmed.through, confirmed.also) == ("edge-1", epoch(), 2, [])
+        assert (confirmed.msg_id, confirmed.namespace) == ("id-2", "default")
+        assert (outcome.new, outcome.duplicate, outcome.results) == (2, 0, 3)
+        assert await totals(store) == (2, 1)
+
+
+async def test_duplicates_and_reordering_leave_counts_exact(tmp_path: Path) -> None:
+    """Every message three times in shuffled order, in batches of any size, counts once (promise 2)."""
+    rng = random.Random(7)
+    async with open_store(tmp_path) as store:
+        for node in ("edge-1", "edge-2"):
+            for start in range(1, 400, 50):
+                window = [status(n, [ok(), bad()], node=node, low=start) for n in range(start, start + 50)] * 3
+                rng.shuffle(window)
+                while window:
+                    size = rng.randint(1, 20)
+                    batch, window = window[:size], window[size:]
+                    assert not (await store.commit(batch)).refused
+        assert await totals(store) == (800, 800)
+        per_node = await store.rules(per_node=True)
+        assert [(row.node, row.success, row.fail) for row in per_node] == [("edge-1", 400, 400), ("edge-2", 400, 400)]
+        assert all(row.duplicates == 800 and row.cloud_lost == 0 for row in await store.nodes())
+
+
+async def test_a_duplicate_is_confirmed_again_without_effect(tmp_path: Path) -> None:
+    """A message that was committed before is confirmed again and not counted (P5.7)."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(1)])
+        outcome = await store.commit([status(1)])
+        assert (outcome.new, outcome.duplicate, outcome.confirmed[0].through) == (0, 1, 1)
+        assert await totals(store) == (1, 0)
+
+
+async def test_a_gap_is_confirmed_with_single_later_ones(tmp_path: Path) -> None:
+    """What came above a gap is named in ``also`` until the gap is filled (P5.5)."""
+    async with open_store(tmp_path) as store:
+        (confirmed,) = (await store.commit([status(1), status(3), status(5)])).confirmed
+        assert (confirmed.through, confirmed.also) == (1, [3, 5])
+        (confirmed,) = (await store.commit([status(2)])).confirmed
+        assert (confirmed.through, confirmed.also) == (3, [5])
+
+
+async def test_beyond_the_window_is_refused(tmp_path: Path) -> None:
+    """More than 64 above the mark is refused, not counted, and accepted once the gap has closed (P5.7)."""
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit([status(65)])
+        assert [refused.reason for refused in outcome.refused] == ["beyond_window"]
+        assert await totals(store) == (0, 0)
+        outcome = await store.commit([status(1), status(65)])
+        assert not outcome.refused
+        assert outcome.confirmed[0].also == [65]
+
+
+async def test_a_restart_keeps_counts_and_progress(tmp_path: Path) -> None:
+    """Another process on the same file counts nothing twice and goes on where the first was."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(n) for n in range(1, 11)])
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit([status(n) for n in range(1, 13)])
+        assert (outcome.new, outcome.duplicate, outcome.confirmed[0].through) == (2, 10, 12)
+        assert await totals(store) == (12, 0)
+
+
+@pytest.mark.parametrize("point", ["effects_written", "progress_written"])
+async def test_effect_and_progress_are_kept_together_or_not_at_all(tmp_path: Path, point: str) -> None:
+    """A failure between effect and progress, or before the commit, keeps neither; sent again it counts once (P5.5)."""
+    failures = [point]
+
+    def fault(name: str) -> None:
+        if name in failures:
+            failures.remove(name)
+            raise RuntimeError("pulled the plug")
+
+    async with open_store(tmp_path, fault=fault) as store:
+        with pytest.raises(StorageError, match="pulled the plug"):
+            await store.commit([status(1, [ok(), bad()])])
+        assert await totals(store) == (0, 0)
+        assert (await store.results(), await store.errors(), await store.nodes()) == ([], [], [])
+        outcome = await store.commit([status(1, [ok(), bad()])])
+        assert (outcome.new, outcome.duplicate) == (1, 0)
+        assert await totals(store) == (1, 1)
+
+
+async def test_an_unknown_fate_of_a_commit_is_repeated_without_doubling(tmp_path: Path) -> None:
+    """When the commit succeeded but its answer was lost, the repeated group finds duplicates and confirms them."""
+    failures = ["committed"]
+
+    def fault(name: str) -> None:
+        if name in failures:
+            failures.remove(name)
+            raise StorageError("the connection broke during COMMIT")
+
+    async with open_store(tmp_path, fault=fault) as store:
+        outcome = await store.commit([status(1), status(2)])
+        assert (outcome.new, outcome.duplicate, outcome.confirmed[0].through) == (0, 2, 2)
+        assert await totals(store) == (2, 0)
+        assert store.statistics()["retries"] == 1
+
+
+async def test_a_locked_database_delays_and_loses_nothing(tmp_path: Path) -> None:
+    """While another process holds the file the group waits and is repeated; then all is there, once."""
+    async with open_store(tmp_path, busy_timeout_ms=20) as store:
+        other = sqlite3.connect(tmp_path / "cloud.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        commit = asyncio.ensure_future(store.commit([status(1)]))
+        await eventually(lambda: store.statistics()["retries"] >= 2)
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await commit).new == 1
+        assert await totals(store) == (1, 0)
+
+
+async def test_a_message_that_the_store_cannot_take_stops_no_other(tmp_path: Path) -> None:
+    """Of a group with one value no database takes, only that message is left out, unconfirmed (R1.7)."""
+    poison = status(2, [bad(step="\ud800")])
+    async with open_store(tmp_path) as store:
+        one, two = await asyncio.gather(
+            store.commit([status(1), poison, status(3)]), store.commit([status(1, node="edge-2")])
+        )
+        assert [(refused.message, refused.reason) for refused in one.refused] == [(poison, "not_stored")]
+        assert (one.confirmed[-1].through, one.confirmed[-1].also) == (1, [3])
+        assert two.new == 1
+        assert await totals(store) == (3, 0)
+
+
+async def test_a_wiped_store_follows_the_low_and_says_what_it_lost(tmp_path: Path) -> None:
+    """A low above the mark raises it and counts the skipped range as cloud_lost; nothing is doubled (P5.8)."""
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit([status(312, low=301), status(301, low=301)])
+        assert [(each.through, each.also) for each in outcome.confirmed] == [(301, [312])]
+        (row,) = await store.nodes()
+        assert row.cloud_lost == 300
+        outcome = await store.commit([status(300, low=290)])
+        assert (outcome.new, outcome.duplicate) == (0, 1)
+
+
+async def test_nodes_and_epochs_do_not_mix(tmp_path: Path) -> None:
+    """Equal sequences of other nodes, other epochs, or the same counter under another uuid are counted apart."""
+    others: list[StatusMessage] = [
+        status(1),
+        status(1, node="edge-2"),
+        status(1, of=epoch(2)),
+        status(1, of=epoch(1, tail=9)),
+    ]
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit(others)
+        assert (outcome.new, len(outcome.confirmed)) == (4, 4)
+        assert await totals(store) == (4, 0)
+
+
+async def test_an_epoch_below_the_named_and_confirmed_is_retired(tmp_path: Path) -> None:
+    """An older epoch retires only when the birth names it no more and a higher one is confirmed (P5.7)."""
+    async with open_store(tmp_path) as store:
+        await store.presence(birth(1), epoch(1), AT)
+        await store.commit([status(1)])
+        await store.presence(birth(2, previous=[str(epoch(1))]), epoch(2), AT)
+        await store.commit([status(1, of=epoch(2))])
+        assert not (await store.commit([status(2)])).refused  # named as previous: still open
+        await store.presence(birth(3), epoch(3), AT)
+        assert (await store.nodes())[0].retired_through == 1  # the highest confirmed is 2
+        outcome = await store.commit([status(3), status(1)])
+        assert [refused.reason for refused in outcome.refused] == ["stale_epoch"] * 2
+        await store.commit([status(1, of=epoch(3))])
+        assert (await store.nodes())[0].retired_through == 2
+        assert await totals(store) == (4, 0)
+
+
+async def test_too_many_epochs_are_refused(tmp_path: Path) -> None:
+    """A node cannot fill the store with epochs: above the bound new ones are refused and counted."""
+    async with open_store(tmp_path, epochs_per_node_max=65) as store:
+        outcome = await store.commit([status(1, of=epoch(n)) for n in range(1, 68)])
+        assert [refused.reason for refused in outcome.refused] == ["too_many_epochs"] * 2
+        assert (await store.nodes())[0].refused == 2
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all, but a text of some length" * 40, b"x" * 3000])
+async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    """A foreign file is refused with its name, and not changed."""
+    path = tmp_path / "cloud.db"
+    path.write_bytes(content)
+    store = SqlStore(f"sqlite:///{path}", StoreSettings())
+    with pytest.raises(StorageError, match=r"cloud\.db cannot be opened: file is not a database"):
+        await store.start()
+    await store.stop()
+    assert path.read_bytes() == content
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A store that a later program wrote is refused with both versions."""
+    async with open_store(tmp_path):
+        pass
+    with sqlite3.connect(tmp_path / "cloud.db") as conn:
+        conn.execute("UPDATE fieldpost_schema SET version = 99")
+    conn.close()
+    store = SqlStore(f"sqlite:///{tmp_path / 'cloud.db'}", StoreSettings())
+    with pytest.raises(StorageError, match="has schema version 99, this program knows 1"):
+        await store.start()
+    await store.stop()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://u:p@h/d", "sqlite:////nowhere/at/all/cloud.db"])
+async def test_a_url_that_cannot_work_is_one_clear_error(url: str) -> None:
+    """An unusable URL is a StorageError, never a driver's exception."""
+    store = SqlStore(url, StoreSettings())
+    with pytest.raises(StorageError, match="store"):
+        await store.start()
+    await store.stop()
