@@ -11,6 +11,8 @@ from common.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
+STEADY_S = 60.0  # a task that ran so long before it failed is started again without a long wait
+
 
 class Tasks:
     """The background tasks of one owner. What fails is logged and started again with backoff; none dies silently."""
@@ -31,11 +33,15 @@ class Tasks:
 
     async def _supervise(self, name: str, work: Callable[[], Coroutine[Any, Any, None]], forever: bool) -> None:
         backoff = Backoff(0.1, 10.0)
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 return await work()
             except Exception:
                 self.restarts += 1
+                if loop.time() - began > STEADY_S:
+                    backoff.reset()
                 delay = backoff.next()
                 log.exception("%s: task %s failed%s", self._owner, name, f", again in {delay:.1f} s" if forever else "")
                 if not forever:

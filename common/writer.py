@@ -51,7 +51,7 @@ class GroupWriter(Generic[Op, Out]):
         self._group_max, self._queue_max = group_max, queue_max
         self._queue: deque[Op] = deque()
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.groups = 0
@@ -64,8 +64,10 @@ class GroupWriter(Generic[Op, Out]):
         self._thread.start()
 
     def submit(self, op: Op) -> None:
-        """Queue one operation (loop only). Raises QueueFullError at ``queue_max``."""
+        """Queue one operation (loop only). Raises QueueFullError at ``queue_max``, and after ``stop``."""
         queue = self._queue
+        if self._stopping.is_set():
+            raise QueueFullError(f"{self._name}, which was stopped,", 0)
         if len(queue) >= self._queue_max:
             raise QueueFullError(self._name, self._queue_max)
         queue.append(op)
@@ -79,7 +81,7 @@ class GroupWriter(Generic[Op, Out]):
 
     async def stop(self) -> None:
         """Commit what is queued, hand over the outcomes, and end the thread."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         if self._thread is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
@@ -93,7 +95,7 @@ class GroupWriter(Generic[Op, Out]):
             while queue:
                 group = [queue.popleft() for _ in range(min(len(queue), self._group_max))]
                 self._commit_group(group)
-            if self._stopping and not queue:
+            if self._stopping.is_set() and not queue:
                 return
 
     def _commit_group(self, group: list[Op]) -> None:
@@ -105,9 +107,9 @@ class GroupWriter(Generic[Op, Out]):
                 self.retries += 1
                 delay = backoff.next()
                 log.error("%s: %s; %d operations wait, again in %.1f s", self._name, exc, len(group), delay)
-                if self._stopping:
+                if self._stopping.is_set():
                     return self._hand_over(self._failed, group, exc)
-                threading.Event().wait(delay)
+                self._stopping.wait(delay)
                 continue
             except BaseException as exc:
                 log.exception("%s: a group of %d operations failed", self._name, len(group))

