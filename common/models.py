@@ -136,7 +136,7 @@ class NodeBirth(msgspec.Struct, omit_defaults=True):
 
     node: str
     epoch: str
-    online: bool = True
+    online: bool
     session: Count = 0
     previous: Annotated[list[str], Meta(max_length=64)] = []
     next_sequence: Count = 0
@@ -151,7 +151,7 @@ class ControllerPresence(msgspec.Struct, omit_defaults=True):
     """Retained presence of a cloud controller (P3.4)."""
 
     controller: str
-    online: bool = True
+    online: bool
     version: Short = ""
     time: Short = ""
 

@@ -33,7 +33,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[
         str,
         Meta(
-            description="mqtt://HOST:PORT or mqtts://HOST:PORT. No user or password in it: see username, password_file."
+            description="mqtt://HOST:PORT or mqtts://HOST:PORT; several with commas are tried in turn. No password in it."
         ),
     ] = "mqtt://127.0.0.1:1883"
     protocol: Annotated[
@@ -72,6 +72,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 30.0
     tls: TlsSettings = TlsSettings()
+
+    def __repr__(self) -> str:
+        shown = msgspec.structs.asdict(self) | {"password": "***" if self.password else ""}
+        return f"BrokerSettings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Agent:
         self._control = ControlServer(socket_path(data, "edge"), {"statistics": self._statistics})
         self._tasks = Tasks("edge")
         self._started = self._clock.monotonic()
+        self._report = asyncio.Event()  # the next nodestatus is due now
         self._refusals = 0
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ class Agent:
 
     def _connected(self) -> None:
         self._presence.birth(self._link, self.uplink)
+        self._report.set()
         self.uplink.send_all()
 
     async def _receive(self) -> None:
@@ -189,6 +191,7 @@ class Agent:
             confirmed=stats.confirmed,
             pending_results=stats.pending,
             pending_messages=stats.window_messages,
+            pending_inputs=stats.inputs,
             spool_bytes=stats.bytes_used,
             resends=self.uplink.statistics()["resent"],
             rules=len(self.rules),
@@ -207,7 +210,9 @@ class Agent:
                     await self._layer.send(messages.new(content=self.nodestatus(), **route), qos=0)
             except TransportError as exc:
                 log.debug("nodestatus not sent: %s", exc)
-            await asyncio.sleep(self._settings.edge.uplink.nodestatus_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._report.wait(), self._settings.edge.uplink.nodestatus_s)
+            self._report.clear()
 
     async def _statistics(self, args: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -220,7 +225,7 @@ class Agent:
             "rules": self.rules.statistics(),
             "buses": {url or "own": bus.statistics() for url, bus in self._buses.items()},
             "refused": self._refusals,
-            "now": time.time(),
+            "now": self._clock.time(),
         }
 
 

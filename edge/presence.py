@@ -53,6 +53,7 @@ class Presence:
             NodeBirth(
                 self._node,
                 epoch,
+                online=True,
                 session=self._session,
                 previous=[other for other in uplink.epochs() if other != epoch],
                 next_sequence=stats.next_sequence,

@@ -59,6 +59,7 @@ class SpoolStats(msgspec.Struct):
     confirmed: int
     waiting_rows: int = 0
     window_messages: int = 0
+    inputs: int = 0
     bytes_used: int = 0
     held: int = 0
 
@@ -118,6 +119,7 @@ class Spool:
         self._in_window: dict[tuple[int, int], Frozen] = {}
         self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
         self._backlog = 0
+        self._inputs: set[str] = set()  # ids of what is journalled
         self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
@@ -204,6 +206,8 @@ class Spool:
             self._in_window.pop(key, None)
         self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
         self._backlog += len(changes.new_results) - len(changes.gone_results)
+        self._inputs.difference_update(changes.gone_inputs)
+        self._inputs.update(item.id for item in changes.new_inputs)
         return self._finish(attempt)
 
     def _finish(self, attempt: _Attempt) -> Committed:
@@ -284,6 +288,7 @@ class Spool:
         self._state = self._db.open()
         self._in_window = {(m.epoch.n, m.sequence): m for m in self._db.messages()}
         self._backlog, _ = self._db.backlog()
+        self._inputs = {item.id for item in self._db.inputs()}
         return self._state
 
     def _account(self) -> SpoolStats:
@@ -296,6 +301,7 @@ class Spool:
             state.confirmed,
             self._backlog,
             len(self._in_window),
+            len(self._inputs),
             self._db.bytes_used(),
             len(self._held),
         )

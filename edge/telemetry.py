@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from common.clock import SystemClock
 from common.errors import TransportError
 from common.messaging.base import Link
 
@@ -23,7 +23,7 @@ def read(root: Path = Path("/")) -> dict[str, Any]:
 
     What a machine does not tell is left out; a machine that tells nothing still gives its time (unix seconds).
     """
-    measured: dict[str, Any] = {"time": round(time.time(), 3)}
+    measured: dict[str, Any] = {"time": round(SystemClock().time(), 3)}
     with contextlib.suppress(OSError, ValueError, IndexError):
         measured["load"] = float((root / "proc/loadavg").read_text().split()[0])
     with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):

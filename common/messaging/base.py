@@ -67,9 +67,9 @@ class Link(Protocol):
     ``generation`` grows by one with each connect. Callbacks must not raise; what they raise is logged and counted.
     """
 
-    on_message: Callable[[Inbound], None]
+    on_message: Callable[[Inbound], None]  # never before the connection's on_connect
     on_connect: Callable[[], None]  # after all subscriptions are acknowledged
-    on_disconnect: Callable[[str], None]  # once per lost connection, with the reason in words
+    on_disconnect: Callable[[str], None]  # once for each on_connect, with the reason in words ("stopped" after stop)
 
     @property
     def connected(self) -> bool:
@@ -148,7 +148,8 @@ class MessageLayer(ABC):
         """Send one message. At QoS 1 returns when the broker has it, at QoS 0 when it is written.
 
         Raises NotConnectedError (also when the connection ends before the broker confirms), QueueFullError,
-        RefusedError (its route makes no topic, or it is too large). Not for what must survive: that is the uplink's.
+        RefusedError (its route makes no topic, or it is too large), TransportError (the broker refused it, as with
+        0x87 not authorised). Not for what must survive: that is the uplink's.
         """
 
     @abstractmethod

@@ -156,7 +156,7 @@ async def test_a_restored_or_doubled_spool_is_a_conflict(tmp_path: Path) -> None
         assert "restored spool, or two nodes" in (await store.nodes())[0].conflict
         await store.presence(birth(5, session=2, next_sequence=10), epoch(5), AT)
         assert (await store.nodes())[0].conflict == ""
-        twin = NodeBirth("edge-1", str(epoch(5, tail=1)), session=9)
+        twin = NodeBirth("edge-1", str(epoch(5, tail=1)), True, session=9)
         assert not await store.presence(twin, epoch(5, tail=1), AT)
         assert "another id" in (await store.nodes())[0].conflict
         assert await store.presence(birth(6), epoch(6), AT)

@@ -1,0 +1,98 @@
+"""What a link needs of an MQTT library: one connection, from CONNECT to its end. The library-neutral interface."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from common.messaging.base import Inbound, Properties, Subscription, Will
+from common.messaging.window import Outgoing
+
+UNSUPPORTED_VERSION = 0x84
+FAILED = 0x80  # from here on a reason code says failure
+
+
+class Session(NamedTuple):
+    """What one CONNECT says. ``version`` is 5, or 4 for 3.1.1, as on the wire; ``session_expiry_s`` 0 is clean."""
+
+    client_id: str
+    version: int
+    keepalive_s: int
+    username: str
+    password: str
+    will: Will | None
+    session_expiry_s: int
+    receive_maximum: int
+    manual_ack: bool
+
+
+class Accepted(NamedTuple):
+    """What the CONNACK says; ``code`` 0 is yes. Limits are 0 when the broker states none."""
+
+    code: int
+    text: str = ""
+    receive_maximum: int = 0
+    packet_bytes_max: int = 0
+
+
+class Receiver(Protocol):
+    """To whom a connection reports, on the event loop, from inside the library's callbacks. Nothing here raises."""
+
+    def message_came(self, inbound: Inbound) -> None:
+        """A packet for the owner."""
+
+    def undecodable_came(self, error: Exception) -> None:
+        """A packet whose topic or properties cannot be converted; it was left out."""
+
+    def puback_came(self, mid: int, code: int) -> None:
+        """A QoS 1 packet is confirmed, with a reason code."""
+
+    def written(self, count: int) -> None:
+        """``count`` more QoS 0 packets were written, in the order of ``publish``."""
+
+    def suback_came(self, mid: int, codes: Sequence[int]) -> None:
+        """The broker's answer to ``subscribe``, one code a filter."""
+
+    def connection_ended(self, connection: Connection, reason: str) -> None:
+        """The connection is over. Called once."""
+
+
+class Connection(ABC):
+    """One connection over a stream that is open. It is never used again after it ended."""
+
+    accepted: asyncio.Future[Accepted | None]  # None: it ended before the broker answered
+    ended: asyncio.Future[str]  # why, in words
+
+    @abstractmethod
+    def publish(self, packet: Outgoing) -> int:
+        """Send, and return the packet id."""
+
+    @abstractmethod
+    def properties(self, properties: Properties) -> Any:
+        """Return the library's form of the properties, None where the version has none."""
+
+    @abstractmethod
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> int:
+        """Send one SUBSCRIBE, and return its packet id."""
+
+    @abstractmethod
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Send one UNSUBSCRIBE."""
+
+    @abstractmethod
+    def ack(self, mid: int, qos: int) -> None:
+        """Acknowledge a packet that came on this connection."""
+
+    @abstractmethod
+    def tick(self) -> None:
+        """Send a ping if it is time; end the connection if one was not answered."""
+
+    @abstractmethod
+    def drop(self, reason: str) -> None:
+        """End the connection at once, without DISCONNECT, so the broker publishes the will. Twice is once."""
+
+    @abstractmethod
+    async def finish(self, timeout: float) -> None:
+        """Send DISCONNECT behind everything else, and end."""
