@@ -152,13 +152,13 @@ def get_errors(
     _show(tables.ERRORS, _ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
 
 
-def _socket(data_dir: str) -> Path:
+def _socket(data_dir: str, side: str = "cloud") -> Path:
     from common.config import load
     from common.control import socket_path
     from common.settings import SharedSettings
 
     directory = data_dir or load(SharedSettings, environ=os.environ, overrides={}).data_dir
-    return socket_path(directory, "cloud")
+    return socket_path(directory, side)
 
 
 def _ask(data_dir: str, operation: str, **args: Any) -> list[dict[str, Any]]:
@@ -200,11 +200,10 @@ def tap(
 
 
 async def _tap(broker: str, wanted: Any, as_json: bool, count: int) -> None:
-    import time
-
     import msgspec
 
     from common import tap as taps
+    from common.clock import SystemClock
     from common.config import load
     from common.messaging.base import Subscription
     from common.messaging.transport import MqttLink
@@ -218,11 +217,11 @@ async def _tap(broker: str, wanted: Any, as_json: bool, count: int) -> None:
     link.on_connect = lambda: print(f"connected to {settings.broker.url}; Ctrl-C ends", file=sys.stderr)
     link.subscribe([Subscription(f"{settings.root}/#", qos=0)])
     await link.start()
-    shown = 0
+    shown, clock = 0, SystemClock()
     try:
         while not count or shown < count:
             packet = await packets.get()
-            for seen in taps.tapped(settings.root, packet.topic, packet.payload, wanted, time.time()):
+            for seen in taps.tapped(settings.root, packet.topic, packet.payload, wanted, clock.time()):
                 print(msgspec.json.encode(seen).decode() if as_json else taps.as_line(seen), flush=True)
                 shown += 1
                 if count and shown >= count:
@@ -232,6 +231,15 @@ async def _tap(broker: str, wanted: Any, as_json: bool, count: int) -> None:
 
 
 # -- up ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def down(data_dir: DataDir = "") -> None:
+    """Stop what fieldpost up runs, from another terminal. Example: fieldpost down"""
+    from common.control import call
+
+    asyncio.run(call(_socket(data_dir, "up"), "stop"))
+    print("stopping")
 
 
 @app.command()
@@ -261,7 +269,7 @@ def up(
 async def _up(
     settings: Any, own_broker: bool, port: int, node: str, rules: list[str], every: float, results: int
 ) -> None:
-    from common.control import socket_path
+    from common.control import ControlServer, socket_path
     from edge.settings import node_id_of_host
 
     stopping = asyncio.Event()
@@ -270,6 +278,9 @@ async def _up(
     data = Path(settings.data_dir)
     node = node or node_id_of_host(os.uname().nodename)
     async with contextlib.AsyncExitStack() as stack:
+        control = ControlServer(socket_path(data, "up"), {"stop": lambda args: _set(stopping)})
+        await control.start()
+        stack.push_async_callback(control.stop)
         url = settings.broker.url if own_broker else await _embedded(stack, data / "broker", port)
         print(f"broker   {url}{'' if own_broker else '  (embedded, MQTT 3.1.1, loopback only)'}")
         common = ["--broker", url, "--data-dir", str(data)]
@@ -295,6 +306,10 @@ async def _up(
             raise shown.exception()  # type: ignore[misc]
         print("\nstopping", flush=True)
     print(f"stopped; everything is kept in {data}, the next start goes on from there")
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
 
 
 async def _embedded(stack: contextlib.AsyncExitStack, directory: Path, port: int) -> str:

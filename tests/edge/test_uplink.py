@@ -106,7 +106,7 @@ def test_confirmation_with_single_later_ones():
     assert up.uplink.unconfirmed == 3
 
 
-@pytest.mark.parametrize("epoch", ["garbage", f"3-{new_id()}", ""])
+@pytest.mark.parametrize("epoch", ["garbage", f"3-{new_id()}", ""], ids=["garbage", "other", "empty"])
 def test_foreign_confirmations_do_nothing(epoch):
     """A confirmation of an unknown epoch, or one that is none, forgets nothing and harms nothing."""
     up = Up()
