@@ -32,9 +32,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Annotated[
         str,
-        Meta(
-            description="mqtt://HOST:PORT or mqtts://HOST:PORT; several with commas are tried in turn. No password in it."
-        ),
+        Meta(description="mqtt://HOST:PORT or mqtts://HOST:PORT; several, with commas, are tried in turn."),
     ] = "mqtt://127.0.0.1:1883"
     protocol: Annotated[
         Literal["auto", "5", "3.1.1"],
