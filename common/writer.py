@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from common.backoff import Backoff
 from common.errors import QueueFullError, StorageError
@@ -21,6 +21,20 @@ log = logging.getLogger(__name__)
 
 Op = TypeVar("Op")
 Out = TypeVar("Out")
+_Taken = TypeVar("_Taken", contravariant=True)
+
+
+class Writer(Protocol[_Taken]):
+    """What the owner of a writer uses of it; a simulation that decides when groups are committed has its own."""
+
+    def start(self) -> None: ...
+
+    def submit(self, op: _Taken, /) -> None: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    async def stop(self) -> None: ...
 
 
 class GroupWriter(Generic[Op, Out]):
