@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -109,8 +110,8 @@ def last_result(conn: Connection) -> int:
     return conn.execute(select(func.max(results.c.id))).scalar() or 0
 
 
-def errors_of(conn: Connection, namespace: str, rule: str) -> list[ErrorRow]:
-    """See Store.errors."""
+def errors_of(conn: Connection, namespace: str, rule: str, bound: int) -> list[ErrorRow]:
+    """See Store.errors; ``bound`` per rule, which the table may exceed a little between trims."""
     c = errors.c
     query = (
         select(
@@ -120,7 +121,13 @@ def errors_of(conn: Connection, namespace: str, rule: str) -> list[ErrorRow]:
         .where(*_of_rule(errors, namespace, rule))
         .order_by(c.namespace, c.rule, c.uid, c.last_at.desc(), c.digest)
     )  # fmt: skip
-    return [ErrorRow(*row) for row in conn.execute(query)]
+    of_rule: Counter[tuple[str, str, str]] = Counter()
+    kept = []
+    for row in conn.execute(query):
+        of_rule[row[:3]] += 1
+        if of_rule[row[:3]] <= bound:
+            kept.append(ErrorRow(*row))
+    return kept
 
 
 def letters_newest(conn: Connection, limit: int) -> list[DeadLetter]:

@@ -1,20 +1,36 @@
 """The bounded parts of the store: distinct errors per rule, single results, dead letters (P8.1, P8.6, P4.2).
 
-Rings are trimmed in the transaction that fills them. A trim costs an index walk, so a ring may grow a tenth above its
-bound before it is cut back to it; how much was added since is kept in memory, and a restart only trims once too often.
+Rings are trimmed in the transaction that fills them. A trim costs an index walk, so a ring may grow a tenth (errors: a
+quarter) above its bound before it is cut back to it. How much was added since is kept in memory; a start trims all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import Connection, Delete, Table, bindparam, case, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Delete,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 
 from cloud.counting import TOTAL_MAX, Effects, ErrorKey, Sample, Sampler
 from cloud.settings import StoreSettings
 from cloud.stores.base import DeadLetter
+from cloud.stores.bulk import Bulk
 from cloud.stores.tables import dead_letters, errors, nodes, results
 from common.models import clean_text
 
@@ -22,9 +38,14 @@ _RULE_BINDS = ("of_namespace", "of_rule", "of_uid")
 RULES_TRACKED_MAX = 100_000  # rules whose additions are remembered between trims; above, all are trimmed once more
 
 
+_TOTAL_MAX = literal_column(
+    str(TOTAL_MAX), BigInteger
+)  # in the statement's text: a Bulk has no parameters but its rows'
+
+
 def saturating(old: Any, more: Any) -> Any:
     """SQL for ``old + more``, at most TOTAL_MAX: no hostile count may overflow a column or a sum."""
-    return case((old > TOTAL_MAX - more, TOTAL_MAX), else_=old + more)
+    return case((old > _TOTAL_MAX - more, _TOTAL_MAX), else_=old + more)
 
 
 class Rings:
@@ -33,15 +54,27 @@ class Rings:
     def __init__(self, settings: StoreSettings, dialect_insert: Any) -> None:
         self._settings = settings
         self._sampler = Sampler(settings.ring_rate_max, settings.ring_rate_total_max)
-        self._added: dict[tuple[str, str], int] = {}
-        self._added_total: int | None = None
-        self._letters_added: int | None = None
-        self._upsert_errors = _errors_upsert(dialect_insert)
+        self._added: Counter[tuple[str, str]] = Counter()
+        self._errors_added: Counter[tuple[str, ...]] = Counter()
+        self._added_total = self._letters_added = 0
+        self._insert_results = Bulk(insert(results), [column.name for column in results.columns if column.name != "id"])
+        self._upsert_errors = Bulk(_errors_upsert(dialect_insert), errors.columns.keys())
         self._trim_errors = _errors_trim(settings.errors_per_rule_max)
         of_rule = (results.c.namespace == bindparam("of_namespace"), results.c.rule == bindparam("of_rule"))
         self._trim_rule = _keep_last(results, settings.ring_rule_max, *of_rule)
         self._trim_all = _keep_last(results, settings.ring_total_max)
         self._trim_letters = _keep_last(dead_letters, settings.dead_letters_max)
+
+    def trim(self, conn: Connection) -> None:
+        """Cut everything to its bounds; at each start, and when more rules are tracked than memory is meant for."""
+        conn.execute(self._trim_letters)
+        conn.execute(self._trim_all)
+        newest, of_result = (results.c.id.desc(),), ("namespace", "rule")
+        conn.execute(_trim_each(results, "id", newest, of_result, self._settings.ring_rule_max))
+        by_age, of_error = (errors.c.last_at.desc(), errors.c.digest), ("namespace", "rule", "uid")
+        conn.execute(_trim_each(errors, "digest", by_age, of_error, self._settings.errors_per_rule_max))
+        self._added.clear()
+        self._errors_added.clear()
 
     def effects(self) -> Effects:
         """Return empty effects for one commit group, with this store's bounds."""
@@ -65,13 +98,15 @@ class Rings:
         """Write errors and single results of one commit group, then trim what grew too far."""
         self._write_errors(conn, effects)
         if effects.samples:
-            conn.execute(insert(results), [_sample_row(sample) for sample in effects.samples])
+            self._insert_results.execute(conn, [_sample_row(sample) for sample in effects.samples])
             self._trim_results(conn, effects.samples)
+        if len(self._added) + len(self._errors_added) > RULES_TRACKED_MAX:
+            self.trim(conn)
 
     def _write_errors(self, conn: Connection, effects: Effects) -> None:
-        rows, rules = [], set()
+        rows, rules = [], Counter[tuple[str, ...]]()
         for key, tally in effects.errors().items():
-            rules.add(key[:3])
+            rules[key[:3]] += 1
             rows.append({
                 "namespace": key.namespace, "rule": key.rule, "uid": key.uid, "digest": _digest(key),
                 "reason": key.reason, "detail": key.detail, "count": min(tally.count, TOTAL_MAX),
@@ -80,31 +115,27 @@ class Rings:
             })  # fmt: skip
         if not rows:
             return
-        conn.execute(self._upsert_errors, rows)
-        conn.execute(self._trim_errors, [dict(zip(_RULE_BINDS, rule, strict=True)) for rule in sorted(rules)])
+        self._upsert_errors.execute(conn, rows)
+        self._errors_added.update(rules)
+        due = [rule for rule in sorted(rules) if self._errors_added[rule] > self._settings.errors_per_rule_max // 4]
+        if due:
+            conn.execute(self._trim_errors, [dict(zip(_RULE_BINDS, rule, strict=True)) for rule in due])
+            for rule in due:
+                del self._errors_added[rule]
 
     def _trim_results(self, conn: Connection, samples: list[Sample]) -> None:
         bound = self._settings.ring_rule_max
-        touched: dict[tuple[str, str], int] = {}
-        for sample in samples:
-            rule = (sample.namespace, sample.result.rule_id)
-            touched[rule] = touched.get(rule, 0) + 1
-        if len(self._added) > RULES_TRACKED_MAX:
-            self._added.clear()
-        due = []
-        for rule, count in touched.items():
-            added = self._added.get(rule, bound) + count  # the first time after a start always trims
-            self._added[rule] = 0 if added > bound // 10 else added
-            if added > bound // 10:
-                due.append({"of_namespace": rule[0], "of_rule": rule[1]})
+        touched = Counter((sample.namespace, sample.result.rule_id) for sample in samples)
+        self._added.update(touched)
+        due = [rule for rule in touched if self._added[rule] > bound // 10]
         if due:
-            conn.execute(self._trim_rule, due)
-        total = self._settings.ring_total_max
-        added_total = total if self._added_total is None else self._added_total + len(samples)
-        if added_total > total // 10:
+            conn.execute(self._trim_rule, [{"of_namespace": rule[0], "of_rule": rule[1]} for rule in due])
+            for rule in due:
+                del self._added[rule]
+        self._added_total += len(samples)
+        if self._added_total > self._settings.ring_total_max // 10:
             conn.execute(self._trim_all)
-            added_total = 0
-        self._added_total = added_total
+            self._added_total = 0
 
     def write_letters(self, conn: Connection, letters: list[DeadLetter]) -> None:
         """Keep refused messages, count them on the nodes that are known, and trim the oldest."""
@@ -121,17 +152,24 @@ class Rings:
         for node, refused in sorted(Counter(letter.node for letter in letters if letter.node).items()):
             conn.execute(update(nodes).where(nodes.c.node == node).values(refused=nodes.c.refused + refused))
         bound = self._settings.dead_letters_max
-        added = bound if self._letters_added is None else self._letters_added + len(rows)
-        if added > bound // 10:
+        self._letters_added += len(rows)
+        if self._letters_added > bound // 10:
             conn.execute(self._trim_letters)
-            added = 0
-        self._letters_added = added
+            self._letters_added = 0
 
 
 def _keep_last(table: Table, bound: int, *where: Any) -> Delete:
     """Return the statement that deletes all but the ``bound`` rows with the highest ids."""
     oldest_kept = select(table.c.id).where(*where).order_by(table.c.id.desc()).limit(1).offset(bound - 1)
     return delete(table).where(*where, table.c.id < oldest_kept.scalar_subquery())
+
+
+def _trim_each(table: Table, name: str, order: Sequence[Any], of: Sequence[str], bound: int) -> Delete:
+    """Return the statement that keeps the first ``bound`` rows by ``order`` of each group of the columns ``of``."""
+    columns = [table.c[column] for column in (*of, name)]
+    rank = func.row_number().over(partition_by=columns[:-1], order_by=order)
+    ranked = select(*columns, rank.label("rank")).subquery()
+    return delete(table).where(tuple_(*columns).in_(select(*list(ranked.c)[:-1]).where(ranked.c.rank > bound)))
 
 
 def _errors_trim(bound: int) -> Delete:

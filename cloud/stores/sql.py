@@ -40,6 +40,7 @@ from cloud.stores.rings import Rings
 from cloud.stores.tables import SCHEMA_VERSION, metadata, nodes, schema
 from cloud.stores.writes import Statements, StatusCommit
 from common.errors import StorageError
+from common.faults import Fault, no_fault
 from common.models import Epoch, NodeBirth, NodeStatus
 from common.writer import GroupWriter
 
@@ -77,10 +78,6 @@ _Op = _Batch | _Presence | _Report | _Letter
 _Done = list[tuple[_Op, Any]]
 
 
-def _no_fault(point: str) -> None:
-    """Nothing happens at the named points outside tests."""
-
-
 class SqlStore:
     """A ``Store`` in a SQL database.
 
@@ -88,7 +85,7 @@ class SqlStore:
     transaction (``effects_written``, ``progress_written``, ``committed``), for tests that crash or fail there.
     """
 
-    def __init__(self, url: str, settings: StoreSettings, *, fault: Callable[[str], None] = _no_fault) -> None:
+    def __init__(self, url: str, settings: StoreSettings, *, fault: Fault = no_fault) -> None:
         self._url, self._settings, self._fault = url, settings, fault
         self._engine: Engine | None = None
         self._reader: Engine | None = None
@@ -127,7 +124,7 @@ class SqlStore:
                 if found is None:
                     metadata.create_all(conn)
                     conn.execute(insert(schema).values(version=SCHEMA_VERSION))
-        except (ArgumentError, NoSuchModuleError, ImportError) as exc:
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as exc:  # ValueError: its port
             raise StorageError(f"store url {self._shown()}: {exc}") from exc
         except DBAPIError as exc:
             raise StorageError(f"store {self._shown()} cannot be opened: {exc.orig}") from exc
@@ -138,11 +135,13 @@ class SqlStore:
             )
         self._statements = Statements(self._engine.dialect.name)
         self._rings = Rings(self._settings, self._statements.insert)
+        with self._engine.begin() as conn:
+            self._rings.trim(conn)
 
     def _shown(self) -> str:
         try:
             return make_url(self._url).render_as_string(hide_password=True)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             return "(unreadable)"
 
     # ---- writes, on the loop ----
@@ -287,7 +286,9 @@ class SqlStore:
 
     async def errors(self, *, namespace: str = "", rule: str = "") -> list[ErrorRow]:
         """See Store."""
-        return await self._read(lambda conn: queries.errors_of(conn, namespace, rule))
+        return await self._read(
+            lambda conn: queries.errors_of(conn, namespace, rule, self._settings.errors_per_rule_max)
+        )
 
     async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
         """See Store."""

@@ -26,6 +26,7 @@ from cloud.stores.base import (
     RefusedStatus,
     StatusMessage,
 )
+from cloud.stores.bulk import Bulk
 from cloud.stores.rings import Rings, saturating
 from cloud.stores.tables import counters, nodes, progress
 
@@ -43,7 +44,8 @@ class Statements:
         self.progress = _upsert(
             insert, progress, ("node", "n", "uuid"), lambda new: {"mark": new.mark, "bits": new.bits}
         )
-        self.counters = _upsert(insert, counters, tuple(counters.primary_key.columns.keys()), _add_tally)
+        upsert = _upsert(insert, counters, tuple(counters.primary_key.columns.keys()), _add_tally)
+        self.counters = Bulk(upsert, counters.columns.keys())
         self.nodes = (
             update(nodes)
             .where(nodes.c.node == bindparam("of"))
@@ -175,7 +177,7 @@ class StatusCommit:
     def _write_effects(self, effects: Effects) -> None:
         rows = self._rings.counter_rows(effects)
         if rows:
-            self._conn.execute(self._statements.counters, rows)
+            self._statements.counters.execute(self._conn, rows)
         self._rings.write(self._conn, effects)
 
     def _write_progress(self) -> None:

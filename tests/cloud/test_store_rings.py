@@ -172,3 +172,15 @@ async def test_a_birth_that_the_broker_kept_is_no_conflict(tmp_path: Path) -> No
         assert await store.presence(birth(1, next_sequence=1), epoch(1), AT + 9)
         (row,) = await store.nodes()
         assert (row.conflict, row.online, row.since) == ("", True, AT)
+
+
+async def test_a_start_cuts_every_ring_to_its_bound(tmp_path: Path) -> None:
+    """P8.6: what an earlier run, or larger bounds, left above the bounds is cut when the store is opened."""
+    async with open_store(tmp_path, ring_rate_max=1000) as store:
+        await store.commit([status(1, [bad(detail=f"error {n}") for n in range(30)])])
+        assert (len(await store.results()), len(await store.errors())) == (30, 30)
+    async with open_store(tmp_path, ring_rule_max=10, errors_per_rule_max=4) as store:
+        assert [row.detail for row in await store.results()] == [f"error {n}" for n in range(20, 30)]
+        assert len(await store.errors()) == 4
+    async with open_store(tmp_path) as store:
+        assert len(await store.errors()) == 4
