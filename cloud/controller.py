@@ -21,6 +21,7 @@ from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
 from common.control import ControlServer, socket_path
 from common.errors import ConfigError, TransportError
+from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
 from common.messaging.base import Link, Refused, Will
 from common.messaging.mqtt import MqttLayer
@@ -45,7 +46,8 @@ class Controller:
     """One cloud controller, from ``start`` to ``stop``.
 
     Arguments: ``settings``; ``clock``; ``make_link`` gives the connection (a hub's link in tests); ``store`` another
-    store than the one of the settings. What it owns can be looked at: ``store``, ``sessions``, ``upstream``, ``layer``.
+    store than the one of the settings; ``fault`` is called at the cloud's named fault points. What it owns can be
+    looked at: ``store``, ``sessions``, ``upstream``, ``layer``.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Controller:
         clock: Clock | None = None,
         make_link: MakeLink = mqtt_link,
         store: Store | None = None,
+        fault: Fault = no_fault,
     ) -> None:
         self.settings = settings
         cloud = settings.cloud
@@ -74,12 +77,12 @@ class Controller:
         )
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected
-        self.store: Store = store or SqlStore(store_url(settings), cloud.store)
+        self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault)
         self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected)
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud)
         self._operations = Operations(self.store, self.sessions, self.statistics, self.metrics)
         self._handlers = Handlers(
-            self.layer, self.store, self.sessions, self._refusals, self._clock, self._operations.committed
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self._operations.committed, fault
         )
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)

@@ -14,6 +14,7 @@ from cloud.sessions import Sessions
 from cloud.stores.base import NOT_STORED, CommitOutcome, Confirmed, RefusedStatus, StatusMessage, Store
 from common.clock import Clock
 from common.errors import RefusedError, TransportError
+from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP, RESPONSE, Message, new
 from common.messaging.base import MessageLayer
 from common.models import (
@@ -81,7 +82,9 @@ def _check_results(results: list[ExecResult], namespace: str, name: str) -> None
 
 
 class Handlers:
-    """The handlers and what they share. ``on_committed`` is called after each commit that counted something."""
+    """The handlers and what they share. ``on_committed`` is called after each commit that counted something;
+    ``fault`` at the point ``confirming``.
+    """
 
     def __init__(
         self,
@@ -91,9 +94,10 @@ class Handlers:
         refusals: Refusals,
         clock: Clock,
         on_committed: Callable[[CommitOutcome], None] = lambda outcome: None,
+        fault: Fault = no_fault,
     ) -> None:
         self.layer, self.store, self.sessions, self.refusals, self.clock = layer, store, sessions, refusals, clock
-        self._on_committed = on_committed
+        self._on_committed, self._fault = on_committed, fault
         self._counts: Counter[str] = Counter()
 
     async def update_rule_status(self, messages: Sequence[Message[Any]]) -> None:
@@ -111,6 +115,7 @@ class Handlers:
             self._on_committed(outcome)
         for refused in outcome.refused:
             self._refuse(refused)
+        self._fault("confirming")
         sent = await asyncio.gather(*map(self._confirm, outcome.confirmed))
         self._counts["confirmations"] += sum(sent)
         self._counts["confirmations_lost"] += len(sent) - sum(sent)
