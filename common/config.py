@@ -446,7 +446,9 @@ def _expected(info: inspect.Type) -> str:
 
 def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
     words = [("from", info.ge), ("above", info.gt), ("to", info.le), ("below", info.lt)]
-    return "".join(f" {word} {bound:g}" for word, bound in words if bound is not None)
+    return "".join(
+        f" {word} {bound if isinstance(bound, int) else f'{bound:g}'}" for word, bound in words if bound is not None
+    )
 
 
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ from common import message as messages
 from common.clock import Clock, SystemClock
 from common.control import ControlServer, socket_path
 from common.errors import ConfigError, TransportError
+from common.faults import Fault, no_fault
 from common.manifests import check, load_files
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
 from common.messaging.base import Link, Refused
@@ -46,10 +48,18 @@ class Agent:
     """One edge node.
 
     ``status`` takes results of executions that happen elsewhere in the process (an embedding program, a benchmark).
-    ``failed`` is set when the agent cannot go on; whoever runs it stops it then and ends with an error.
+    ``failed`` is set when the agent cannot go on; whoever runs it stops it then and ends with an error. ``fault`` is
+    called at the edge's named fault points.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        fault: Fault = no_fault,
+    ) -> None:
         self._settings, self._clock = settings, clock or SystemClock()
         self.node = settings.node_id()
         edge, data = settings.edge, Path(settings.data_dir)
@@ -64,6 +74,7 @@ class Agent:
             settings=edge.spool,
             window=edge.uplink,
             clock=self._clock,
+            fault=fault,
         )
         self.status = Status(self.spool, codec=settings.codec, clock=self._clock)
         self._presence = Presence(settings.root, self.node, self.spool, self._describe, clock=self._clock)
@@ -78,7 +89,9 @@ class Agent:
             group=RESOURCE_GROUP,
             on_refused=self._refused,
         )
-        self.uplink = Uplink(self._link, self.spool.confirm, settings=edge.uplink, clock=self._clock, rng=rng)
+        self.uplink = Uplink(
+            self._link, self.spool.confirm, settings=edge.uplink, clock=self._clock, rng=rng, fault=fault
+        )
         self._buses: dict[str, Eventbus] = {}
         self.rules = RuleSet(self.node, self.status, self.spool, self._bus_of, flow=edge.flow, clock=self._clock)
         self._control = ControlServer(socket_path(data, "edge"), {"statistics": self._statistics})
@@ -115,9 +128,9 @@ class Agent:
         await self.rules.drain()
         await self._tasks.stop()
         await self._control.stop()
+        await self.spool.stop()  # before the buses: what it commits now is still acknowledged to its source
         for bus in self._buses.values():
             await bus.link.stop()
-        await self.spool.stop()
         if self._link.connected:
             self._presence.goodbye(self._link)
         await self._layer.stop()
@@ -129,7 +142,7 @@ class Agent:
     # -- the uplink's connection ---------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
-        self._presence.birth(self._link, self.uplink)
+        self._presence.birth(self._link)
         self._report.set()
         self.uplink.send_all()
 
@@ -164,14 +177,17 @@ class Agent:
 
     def _bus_of(self, url: str) -> Eventbus:
         if url not in self._buses:
-            link = self._bus_link(BrokerSettings(url=url) if url else self._settings.edge.eventbus.broker)
-            self._buses[url] = Eventbus(link, self.rules.arrived)
+            # The same id twice at one broker, under two names of it, would end each other's connection for ever.
+            name = f"bus-{hashlib.sha256(url.encode()).hexdigest()[:8]}" if url else "bus"
+            link = self._bus_link(BrokerSettings(url=url) if url else self._settings.edge.eventbus.broker, name)
+            memory = Path(self._settings.data_dir) / f"{name}.json"
+            self._buses[url] = Eventbus(link, self.rules.arrived, memory)
         return self._buses[url]
 
-    def _bus_link(self, broker: BrokerSettings | None) -> Link:
+    def _bus_link(self, broker: BrokerSettings | None, name: str) -> Link:
         return MqttLink(
             broker or self._settings.broker,
-            f"{self.node}-bus",
+            f"{self.node}-{name}",
             manual_ack=True,
             session_expiry_s=self._settings.edge.eventbus.session_expiry_s,
             receive_maximum=RECEIVE_MAXIMUM,

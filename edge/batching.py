@@ -14,7 +14,7 @@ import msgspec
 from common import codec as codecs
 from common.codec import CodecName
 from common.message import RESOURCE_GROUP, ROUTER, UPDATE, Message, MessageHeader, MessageRoute, new_id
-from common.models import Epoch
+from common.models import Epoch, ExecResult
 from common.resource import RULESTATUS, build_resource
 from common.topics import UP, topic_of
 
@@ -124,6 +124,13 @@ def freeze(packed: Packed, epoch: Epoch, sequence: int, low: int, *, root: str, 
     content = msgspec.Raw(packed.body if packed.results == 1 else _list_of(packed))
     payload = codecs.encode(Message(header, route, content), packed.codec)
     return Frozen(epoch, sequence, msg_id, topic_of(root, UP, node, route), payload, packed.codec, packed.weight)
+
+
+def unpack(packed: Packed) -> list[ExecResult]:
+    """Decode the results in ``packed``; they are our own, so no limits apply."""
+    if packed.codec == "json":
+        return msgspec.json.decode(b"[" + packed.body + b"]", type=list[ExecResult])
+    return msgspec.msgpack.decode(_list_of(packed), type=list[ExecResult])
 
 
 def _list_of(packed: Packed) -> bytes:

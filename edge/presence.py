@@ -12,7 +12,6 @@ from common.messaging.base import Link, Properties, Will
 from common.models import NodeBirth, rfc3339
 from common.topics import presence_topic
 from edge.spool import Spool
-from edge.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +43,12 @@ class Presence:
         gone = NodeBirth(self._node, str(self._spool.stats.epoch), online=False, session=self._session)
         return Will(self._topic, codecs.encode(gone))
 
-    def birth(self, link: Link, uplink: Uplink) -> None:
-        """Say that the node is there; after each connect, and when what it describes has changed."""
+    def birth(self, link: Link) -> None:
+        """Say that the node is there; after each connect, and when what it describes has changed.
+
+        Names every epoch that has messages *on disk*: one whose confirmation is not committed yet must not be retired,
+        as a crash now brings its messages back.
+        """
         stats = self._spool.stats
         epoch = str(stats.epoch)
         self._publish(
@@ -55,7 +58,7 @@ class Presence:
                 epoch,
                 online=True,
                 session=self._session,
-                previous=[other for other in uplink.epochs() if other != epoch],
+                previous=[str(older) for older in stats.previous],
                 next_sequence=stats.next_sequence,
                 low=stats.low,
                 time=rfc3339(self._clock.time()),

@@ -21,7 +21,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_max: Annotated[
         int,
         Meta(
-            ge=1 << 20, description="Bytes the spool may take on disk; at the bound results wait and sources are held."
+            ge=1 << 22, description="Bytes the spool may take on disk; at the bound results wait and sources are held."
         ),
     ] = 1 << 30
     queue_results_max: Annotated[

@@ -21,9 +21,10 @@ import msgspec
 
 from common.clock import Clock, SystemClock
 from common.errors import QueueFullError, StorageError
+from common.faults import Fault, no_fault
 from common.message import new_id
 from common.models import Confirmation, Epoch
-from common.writer import GroupWriter
+from common.writer import GroupWriter, Writer
 from edge.batching import Frozen, Packed, freeze, pack
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import PAGE_BYTES, Changes, Input, SpoolDb, State
@@ -50,7 +51,10 @@ class Journal(msgspec.Struct):
 
 
 class SpoolStats(msgspec.Struct):
-    """The spool's account after a commit. ``accepted``, ``confirmed`` and ``pending`` weigh executions (P5.11)."""
+    """The spool's account after a commit. ``accepted``, ``confirmed`` and ``pending`` weigh executions (P5.11).
+
+    ``previous`` are older epochs with messages on disk, oldest first: what a birth must name (P5.7).
+    """
 
     epoch: Epoch
     low: int
@@ -62,6 +66,7 @@ class SpoolStats(msgspec.Struct):
     inputs: int = 0
     bytes_used: int = 0
     held: int = 0
+    previous: list[Epoch] = []
 
     @property
     def pending(self) -> int:
@@ -92,6 +97,8 @@ class Spool:
         path: of the file. node, root: whose it is; in every topic.
         on_frozen: called on the loop with messages to publish, in order.
         on_fatal: called on the loop when the spool can go on no more; the agent must stop.
+        fault: called at the points ``deleting``, ``spool_committed``, ``source_ack`` and ``promoted``.
+        db, writer: what a simulation replaces: the file, and what commits groups to it (a GroupWriter's arguments).
     """
 
     def __init__(
@@ -105,13 +112,16 @@ class Spool:
         settings: SpoolSettings | None = None,
         window: UplinkSettings | None = None,
         clock: Clock | None = None,
+        fault: Fault = no_fault,
+        db: SpoolDb | None = None,
+        writer: Callable[..., Writer[Accept | Journal | Confirmation]] = GroupWriter,
     ) -> None:
         self._node, self._root = node, root
         self._settings, self._window = settings or SpoolSettings(), window or UplinkSettings()
         self._clock = clock or SystemClock()
-        self._on_frozen, self._on_fatal = on_frozen, on_fatal
-        self._db = SpoolDb(path, node, root)
-        self._writer: GroupWriter[Accept | Journal | Confirmation, Committed] = GroupWriter(
+        self._on_frozen, self._on_fatal, self._fault = on_frozen, on_fatal, fault
+        self._db = db or SpoolDb(path, node, root)
+        self._writer = writer(
             "spool", self._commit, self._committed, self._failed, queue_max=self._settings.queue_results_max
         )
         self._attempt: _Attempt | None = None
@@ -120,6 +130,7 @@ class Spool:
         self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
         self._backlog = 0
         self._inputs: set[str] = set()  # ids of what is journalled
+        self._put_off: list[Confirmation] = []  # came while the queue was full; at most a window of them
         self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
@@ -142,19 +153,32 @@ class Spool:
         self._writer.start()
 
     def accept(self, packed: Packed, on_durable: Callback | None = None, input_id: str = "") -> None:
-        """Queue one encoded result; ``on_durable`` is called when it is on disk. Raises QueueFullError: not taken."""
+        """Queue one encoded result; ``on_durable`` is called when it is on disk. Raises QueueFullError: not taken.
+
+        A result that ends a journalled input is taken at the quota too: it makes room.
+        """
+        if self.stats.held >= self._settings.queue_results_max and not input_id:
+            raise QueueFullError("spool", self._settings.bytes_max)
         self._writer.submit(Accept(packed, on_durable, input_id))
 
     def journal(self, item: Input, on_durable: Callback | None = None) -> None:
-        """Queue an input for the journal (P5.3). Raises QueueFullError: not taken."""
+        """Queue an input for the journal (P5.3). Raises QueueFullError, at the quota too: not taken."""
+        if self.stats.bytes_used > self._quota:
+            raise QueueFullError("spool", self._settings.bytes_max)
         self._writer.submit(Journal(item, on_durable))
 
     def confirm(self, confirmation: Confirmation) -> None:
-        """Forget what the cloud has committed (P5.6). A confirmation that is lost here is repaired by a later one."""
+        """Forget what the cloud has committed (P5.6). Never refused: the uplink asks once, and a full window gets no
+        later confirmation that could repair a lost one.
+        """
         try:
             self._writer.submit(confirmation)
         except QueueFullError:
-            log.debug("spool queue is full: confirmation through %d left to a later one", confirmation.through)
+            self._put_off.append(confirmation)
+
+    @property
+    def _quota(self) -> int:
+        return self._settings.bytes_max - PAGES_SPARE * PAGE_BYTES
 
     @property
     def room(self) -> int:
@@ -168,9 +192,15 @@ class Spool:
 
     def _committed(self, outcome: Committed) -> None:
         self.stats = outcome.stats
+        put_off, self._put_off = self._put_off, []
+        for confirmation in put_off:
+            self.confirm(confirmation)
+        if outcome.durable:
+            self._fault("source_ack")
         for callback in outcome.durable:
             callback()
         if outcome.frozen:
+            self._fault("promoted")
             self._on_frozen(outcome.frozen)
 
     def _failed(self, group: list[Accept | Journal | Confirmation], exc: BaseException) -> None:
@@ -189,18 +219,21 @@ class Spool:
         accepts = self._held + [op for op in group if type(op) is Accept]
         journal = [op for op in group if type(op) is Journal]
         gone = self._confirmed([op for op in group if type(op) is Confirmation])
-        room = self._settings.bytes_max - PAGES_SPARE * PAGE_BYTES - self._db.bytes_used()
+        room = self._quota - self._db.bytes_used()
         accepts, held = self._within(accepts, room + sum(len(message.payload) for message in gone))
         changes = self._plan(accepts, journal, gone)
         durable = [op.on_durable for op in accepts if op.on_durable is not None]
         durable += [op.on_durable for op in journal if op.on_durable is not None]
         attempt = _Attempt(changes, durable, held)
+        if gone:
+            self._fault("deleting")
         try:
             self._db.apply(changes)
         except StorageError:
             self._db.close()
             self._attempt = attempt  # its fate is unknown; the file tells when it is open again
             raise
+        self._fault("spool_committed")
         self._state = changes.state
         for key in changes.gone_messages:
             self._in_window.pop(key, None)
@@ -215,19 +248,23 @@ class Spool:
         return Committed(attempt.durable, attempt.changes.new_messages, self._account())
 
     def _within(self, accepts: list[Accept], room: int) -> tuple[list[Accept], list[Accept]]:
-        """Split into what the quota has room for (``room`` bytes) and what must wait for a confirmation."""
-        for at, op in enumerate(accepts):
+        """Split into what the quota has room for (``room`` bytes) and what must wait for a confirmation.
+
+        What ends a journalled input never waits: inputs that fill the quota could otherwise never leave it.
+        """
+        taken: list[Accept] = []
+        held: list[Accept] = []
+        for op in accepts:
             room -= len(op.packed.body) + 64
-            if room < 0:
-                return accepts[:at], accepts[at:]
-        return accepts, []
+            (taken if op.input_id or (room >= 0 and not held) else held).append(op)
+        return taken, held
 
     def _confirmed(self, confirmations: list[Confirmation]) -> list[Frozen]:
-        spans = [(Epoch.parse(said.epoch).n, said.through, said.also) for said in confirmations]
+        spans = [(Epoch.parse(said.epoch), said.through, said.also) for said in confirmations]
         return [
             message
-            for (n, sequence), message in self._in_window.items()
-            if any(n == of and (sequence <= through or sequence in also) for of, through, also in spans)
+            for (_, sequence), message in self._in_window.items()
+            if any(message.epoch == of and (sequence <= through or sequence in also) for of, through, also in spans)
         ]
 
     def _plan(self, accepts: list[Accept], journal: list[Journal], gone: list[Frozen]) -> Changes:
@@ -304,4 +341,5 @@ class Spool:
             len(self._inputs),
             self._db.bytes_used(),
             len(self._held),
+            sorted({message.epoch for message in self._in_window.values()} - {state.epoch}),
         )

@@ -6,6 +6,7 @@ takes every commit since the last checkpoint (reliability R2).
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -93,10 +94,12 @@ class SpoolDb:
     def __init__(self, path: Path, node: str, root: str) -> None:
         self._path, self._node, self._root = path, node, root
         self._db: sqlite3.Connection | None = None
+        self._checked = False
 
     def open(self) -> State:
-        """Open (or make) the file and return its state."""
+        """Open (or make) the file and return its state; the first time after a look for damage."""
         try:
+            self._check()
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=1.0)
             self._pragma(f"page_size = {PAGE_BYTES}")
             self._pragma("journal_mode = WAL")
@@ -110,14 +113,43 @@ class SpoolDb:
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 elif version != SCHEMA_VERSION:
                     raise StorageError(f"{self._path}: spool of schema {version}, this program knows {SCHEMA_VERSION}")
-                return self._own(db)
-        except sqlite3.Error as exc:
+                state = self._own(db)
+            self._rewrite_wal()
+            return state
+        except (sqlite3.Error, OSError) as exc:
             self.close()
             hint = "; another agent runs with this data_dir" if "locked" in str(exc) else ""
             raise StorageError(f"{self._path}: {exc}{hint}") from exc
         except FieldpostError:
             self.close()
             raise
+
+    def _check(self) -> None:
+        """Refuse a damaged file before anything can change it; reading only, so that closing writes nothing either."""
+        wal, journal = (Path(f"{self._path}{tail}") for tail in ("-wal", "-journal"))
+        if self._checked or not self._path.exists() or journal.exists():  # the last: it was never made to the end
+            return
+        if not self._path.stat().st_size and wal.exists() and wal.stat().st_size:  # SQLite would delete the WAL
+            raise StorageError(f"{self._path}: damaged: it is empty, and accepted results are in {wal.name}")
+        db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        try:
+            (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        finally:
+            db.close()
+        if found != "ok":
+            raise StorageError(f"{self._path}: damaged: {' '.join(found.split())}")
+        self._checked = True
+
+    def _rewrite_wal(self) -> None:
+        """Make sure that what was read is on the disk. After a failed fsync it may be in the page cache only, and the
+        kernel, which reports the error once, takes it for written: a transaction that failed would count as durable.
+        """
+        with suppress(FileNotFoundError), open(f"{self._path}-wal", "r+b") as wal:
+            held = wal.read()
+            wal.seek(0)
+            wal.write(held)
+            wal.flush()
+            os.fsync(wal.fileno())
 
     def _own(self, db: sqlite3.Connection) -> State:
         row = db.execute("SELECT * FROM state").fetchone()

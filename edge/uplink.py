@@ -17,6 +17,7 @@ import msgspec
 from common.clock import Clock, SystemClock
 from common.codec import CONTENT_TYPES
 from common.errors import NotConnectedError, QueueFullError, RefusedError
+from common.faults import Fault, no_fault
 from common.messaging.base import NOBODY_LISTENS, NOT_AUTHORISED, NOT_SENT, PUBLISHED, Link, Properties
 from common.models import Confirmation, Epoch, Refusal
 from edge.batching import Frozen
@@ -39,7 +40,8 @@ class _Sending(msgspec.Struct):
 class Uplink:
     """Sends frozen messages over ``link`` and takes confirmations.
 
-    Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``); ``rng`` draws the jitter.
+    Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``); ``rng`` draws the jitter;
+    ``fault`` is called at the points ``published`` and ``puback``.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class Uplink:
         settings: UplinkSettings | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        fault: Fault = no_fault,
     ) -> None:
-        self._link, self._forget = link, forget
+        self._link, self._forget, self._fault = link, forget, fault
         self._settings = settings or UplinkSettings()
         self._clock, self._rng = clock or SystemClock(), rng or random.Random()
         self._sending: dict[tuple[int, int], _Sending] = {}
@@ -62,10 +65,6 @@ class Uplink:
     def unconfirmed(self) -> int:
         """How many messages wait for the cloud's word."""
         return len(self._sending)
-
-    def epochs(self) -> list[str]:
-        """The epochs that still have unconfirmed messages, oldest first: what a birth must name (P5.7)."""
-        return [str(epoch) for epoch in sorted({sending.message.epoch for sending in self._sending.values()})]
 
     def add(self, messages: list[Frozen]) -> None:
         """Take frozen messages, in order, and publish them if there is a connection."""
@@ -84,12 +83,16 @@ class Uplink:
     def confirmed(self, confirmation: Confirmation) -> None:
         """Forget what the cloud has committed. Unknown or repeated confirmations do nothing."""
         try:
-            n = Epoch.parse(confirmation.epoch).n
+            epoch = Epoch.parse(confirmation.epoch)
         except RefusedError as exc:
             log.warning("confirmation ignored: %s", exc)
             return
         also = set(confirmation.also)
-        done = [key for key in self._sending if key[0] == n and (key[1] <= confirmation.through or key[1] in also)]
+        done = [
+            key
+            for key, sending in self._sending.items()
+            if sending.message.epoch == epoch and (key[1] <= confirmation.through or key[1] in also)
+        ]
         for key in done:
             del self._sending[key]
         self._confirmed += len(done)
@@ -102,10 +105,13 @@ class Uplink:
         """
         for sending in self._sending.values():
             if sending.message.msg_id == msg_id:
-                self._refused += 1
-                sending.wait = self._settings.resend_max_s
-                sending.due = self._clock.monotonic() + sending.wait
-                log.error("cloud refuses message %s: %s %s", sending.message.version, refusal.reason, refusal.detail)
+                self._put_off(sending, f"the cloud refuses it: {refusal.reason} {refusal.detail}")
+
+    def _put_off(self, sending: _Sending, why: str) -> None:
+        self._refused += 1
+        sending.wait = self._settings.resend_max_s
+        sending.due = self._clock.monotonic() + sending.wait
+        log.error("message %s waits %.0f s: %s", sending.message.version, sending.wait, why)
 
     async def run(self) -> None:
         """Send again what is due; runs until cancelled."""
@@ -128,11 +134,16 @@ class Uplink:
             self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=self._published)
         except (NotConnectedError, QueueFullError):
             return  # it is due again, at the latest after the reconnect
+        except RefusedError as exc:  # larger than this broker takes: those behind it go on (R1.7)
+            return self._put_off(sending, f"this broker cannot take it: {exc}")
+        self._fault("published")
         self._sent += 1
         self._resent += sending.sends > 0
         sending.sends += 1
 
     def _published(self, reason: int) -> None:
+        if reason != NOT_SENT:
+            self._fault("puback")
         if reason in (PUBLISHED, NOT_SENT):
             return
         seen = self._alarms[reason] = self._alarms.get(reason, 0) + 1

@@ -12,10 +12,15 @@ FILTERS_MAX = 8  # in one SUBSCRIBE; managed brokers take no more
 
 
 class Subscriptions:
-    """The wanted set, kept over connections, and the book of one connection's SUBSCRIBE packets."""
+    """The wanted set, kept over connections, and the book of one connection's SUBSCRIBE packets.
+
+    What was wanted once is unsubscribed at every connect: a persistent session at the broker still has it, and brokers
+    deliver a message once for each filter that matches.
+    """
 
     def __init__(self) -> None:
         self._wanted: dict[str, Subscription] = {}
+        self._gone: dict[str, None] = {}
         self._awaited: dict[int, list[str]] = {}  # filters by packet id
 
     @property
@@ -27,12 +32,18 @@ class Subscriptions:
         """Want these from now on; return the filters that are gone, and what is new or changed. Raises TopicError."""
         before, self._wanted = self._wanted, {check_filter(item.filter): item for item in items}
         gone = [name for name in before if name not in self._wanted]
+        self._gone = {name: None for name in (*self._gone, *gone) if name not in self._wanted}
         return gone, [item for name, item in self._wanted.items() if before.get(name) != item]
 
-    def begin(self, subscribe: Callable[[Sequence[Subscription]], int]) -> None:
-        """Send everything on a new connection."""
+    def begin(
+        self, subscribe: Callable[[Sequence[Subscription]], int], unsubscribe: Callable[[Sequence[str]], None]
+    ) -> None:
+        """Send everything on a new connection. What is gone goes last, so that no message falls in between."""
         self._awaited.clear()
         self.send(list(self._wanted.values()), subscribe)
+        gone = list(self._gone)
+        for at in range(0, len(gone), FILTERS_MAX):
+            unsubscribe(gone[at : at + FILTERS_MAX])
 
     def send(self, items: Sequence[Subscription], subscribe: Callable[[Sequence[Subscription]], int]) -> None:
         """Send ``items`` with ``subscribe``, which returns the packet id."""

@@ -48,6 +48,11 @@ DELIVERED = Delivered()
 class Target(Protocol):
     """Where a rule delivers to."""
 
+    @property
+    def ready(self) -> bool:
+        """False while a delivery must fail because there is no connection yet."""
+        ...
+
     def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
         """Deliver ``message``; ``done`` is called exactly once, now or later. Does not raise."""
         ...

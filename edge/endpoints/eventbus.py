@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.errors import CodecError, NotConnectedError, QueueFullError, TopicError
+import msgspec
+
+from common.errors import CodecError, NotConnectedError, QueueFullError, StorageError, TopicError
 from common.message import new_id
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
 from common.rules import TopicTemplate
-from common.topics import covers, matches
+from common.topics import check_filter, covers, matches
 from edge.endpoints.base import DELIVERED, Arrival, Delivery, Rejected, Retry
 
 log = logging.getLogger(__name__)
@@ -35,9 +38,13 @@ class Eventbus:
     """One broker as a source of arrivals and a place to publish.
 
     Arguments: ``on_arrival`` gets each arrival with the consumers whose filter matches, in the order they were bound.
+    ``memory`` is the file that tells the next start which filters the session at the broker has: one that is no longer
+    bound must be unsubscribed, or a message that an old and a new filter match comes twice.
     """
 
-    def __init__(self, link: Link, on_arrival: Callable[[Arrival, tuple[Any, ...]], None]) -> None:
+    def __init__(
+        self, link: Link, on_arrival: Callable[[Arrival, tuple[Any, ...]], None], memory: Path | None = None
+    ) -> None:
         self.link = link
         self._on_arrival = on_arrival
         self._bound: list[Bound] = []
@@ -45,13 +52,38 @@ class Eventbus:
         self.unmatched = 0
         self.received = 0
         self._route = lru_cache(ROUTES_CACHED)(self._match)
+        self._memory = memory
+        self._subscribed = _read(memory)
         link.on_message = self._arrived
+        link.on_connect = self._connected
+        link.subscribe([Subscription(filter_) for filter_ in self._subscribed])
+        link.subscribe([])
 
     def bind(self, bound: list[Bound]) -> None:
-        """Set who gets what. Replaces what was bound before; subscribes at once if connected."""
+        """Set who gets what. Replaces what was bound before; subscribes at once if connected.
+
+        Raises StorageError when ``memory`` cannot be written: nothing is changed then.
+        """
+        wanted = _widest(bound)
+        filters = [each.filter for each in wanted]
+        self._remember([*self._subscribed, *(name for name in filters if name not in self._subscribed)])
         self._bound = bound
         self._route.cache_clear()
-        self.link.subscribe(_widest(bound))
+        self.link.subscribe(wanted)
+
+    def _connected(self) -> None:
+        self._remember([each.filter for each in _widest(self._bound)])
+
+    def _remember(self, filters: list[str]) -> None:
+        if self._memory is None or filters == self._subscribed:
+            return
+        try:
+            new = self._memory.with_suffix(".new")
+            new.write_bytes(msgspec.json.encode(filters))
+            new.replace(self._memory)
+        except OSError as exc:
+            raise StorageError(f"{self._memory}: {exc.strerror}") from exc
+        self._subscribed = filters
 
     def pause(self) -> None:
         """Take nothing more; what comes is not acknowledged, so the broker keeps it for the next start."""
@@ -93,6 +125,11 @@ class EventbusTarget:
         self._bus, self._qos, self._retain = bus, qos, retain
         self._topic, self._known = topic, known
 
+    @property
+    def ready(self) -> bool:
+        """True while the bus is connected."""
+        return self._bus.link.connected
+
     def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
         """Publish the payload as it is. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
@@ -121,6 +158,17 @@ def _verdict(reason: int) -> Delivery:
     if reason == NOT_SENT:
         return Retry("target_unreachable", "the connection ended before the broker confirmed")
     return Rejected(f"target_status_{reason}", f"the broker refused with reason 0x{reason:02x}")
+
+
+def _read(memory: Path | None) -> list[str]:
+    """The filters of the last start; none when there is no such file or it is damaged."""
+    try:
+        filters = msgspec.json.decode(memory.read_bytes(), type=list[str]) if memory else []
+        return [check_filter(name) for name in filters]
+    except (OSError, msgspec.DecodeError, TopicError) as exc:
+        if not isinstance(exc, FileNotFoundError):
+            log.warning("%s: %s; filters of an earlier start stay subscribed", memory, exc)
+        return []
 
 
 def _id_of(packet: Inbound) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -87,16 +87,22 @@ class Binding:
         self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
         self._waiting: deque[Execution] = deque()
-        self._running: deque[Execution] = deque()  # in the order of their deadlines; ended ones leave at the next sweep
+        self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
         self._unrecorded: deque[Execution] = deque()  # ended while the spool had no room
-        self.running = 0
-        self.late = 0
+        self._pumping = False
+        self._patient_until = 0.0  # until then resumed inputs wait for a target that is not connected yet
+        self.late = self.uncounted = 0
+
+    @property
+    def running(self) -> int:
+        """How many executions wait for their target."""
+        return len(self._running)
 
     @property
     def idle(self) -> bool:
         """True when every execution has ended and its result is in the spool's hands."""
-        return not (self.running or self._waiting or self._unrecorded)
+        return not (self._running or self._waiting or self._unrecorded)
 
     def take(self, arrival: Arrival, settlement: Settlement) -> None:
         """Begin an execution, or queue it, or drop it at the bound (``queue_full``)."""
@@ -112,7 +118,11 @@ class Binding:
             self._end(execution, Ending(DROPPED, "queue_full", bound, "queue"))
 
     def resume(self, item: Input) -> None:
-        """Run a journalled input again, after a restart. These come first and know no bound: they were accepted."""
+        """Run a journalled input again, after a restart. These come first and know no bound: they were accepted.
+
+        The target gets the time of one execution to become ready.
+        """
+        self._patient_until = self._clock.monotonic() + self._timeout_s
         arrival = Arrival(item.msg_id, item.topic, item.payload)
         execution = Execution(arrival, None, self._clock.monotonic(), item.attempts, input_id=item.id)
         self._waiting.append(execution)
@@ -121,26 +131,32 @@ class Binding:
         """Journal what takes long, end what is overdue, and start what waits; called every few milliseconds."""
         now = self._clock.monotonic()
         self._journal(now - self._flow.journal_after_s)
-        while self._running and (self._running[0].ended or self._running[0].deadline <= now):
-            execution = self._running.popleft()
-            if not execution.ended:
-                text = f"the target did not answer within {self._timeout_s:g} s"
-                self._finish(execution, Ending(FAILED, "target_timeout", text, "target"))
+        while self._running and (overdue := next(iter(self._running))).deadline <= now:
+            text = f"the target did not answer within {self._timeout_s:g} s"
+            self._finish(overdue, Ending(FAILED, "target_timeout", text, "target"))
         while self._unrecorded and self._record(self._unrecorded[0]):
             self._unrecorded.popleft()
         self._pump()
 
     def _has_room(self) -> bool:
-        return self.running < self._flow.running_max and self._spool.room > self._flow.running_max
+        if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
+            return False
+        self._patient_until = 0.0
+        return len(self._running) < self._flow.running_max and self._spool.room > len(self._running)
 
     def _pump(self) -> None:
-        while self._waiting and self._has_room():
-            self._run(self._waiting.popleft())
+        if self._pumping:  # a target that answers at once would nest a call for each that waits
+            return
+        self._pumping = True
+        try:
+            while self._waiting and self._has_room():
+                self._run(self._waiting.popleft())
+        finally:
+            self._pumping = False
 
     def _run(self, execution: Execution) -> None:
-        self.running += 1
         execution.deadline = self._clock.monotonic() + self._timeout_s
-        self._running.append(execution)
+        self._running[execution] = None
         self._deliver(execution)
 
     def _deliver(self, execution: Execution) -> None:
@@ -161,16 +177,18 @@ class Binding:
             self._finish(execution, Ending(FAILED, delivery.reason, delivery.detail, "target"))
 
     def _finish(self, execution: Execution, ending: Ending) -> None:
-        self.running -= 1
-        if self._running and self._running[0] is execution:
-            self._running.popleft()
+        del self._running[execution]
         self._end(execution, ending)
         self._pump()
 
     def _end(self, execution: Execution, ending: Ending) -> None:
         execution.ended, execution.ending = True, ending
-        if not self._record(execution):
+        if self._record(execution):
+            return
+        if execution.arrival.reliable or execution.input_id or len(self._unrecorded) < self._flow.queue_max:
             self._unrecorded.append(execution)
+        else:  # a flood at QoS 0 against a full spool: nobody bounds it but we
+            self.uncounted += 1
 
     def _record(self, execution: Execution) -> bool:
         settlement, input_id = execution.settlement, execution.input_id
@@ -207,4 +225,10 @@ class Binding:
 
     def statistics(self) -> dict[str, int]:
         """Gauges by name."""
-        return {"running": self.running, "waiting": len(self._waiting), "late": self.late}
+        return {
+            "running": self.running,
+            "waiting": len(self._waiting),
+            "unrecorded": len(self._unrecorded),
+            "uncounted": self.uncounted,
+            "late": self.late,
+        }

@@ -18,6 +18,8 @@ from tests.support.wait import eventually
 class HeldTarget:
     """A target that answers when the test says so, with what the test says."""
 
+    ready = True
+
     def __init__(self, answers: list[Delivery] | None = None) -> None:
         self.asked: list[tuple[Arrival, Callable[[Delivery], None]]] = []
         self.answers = answers or []

@@ -116,14 +116,6 @@ def test_foreign_confirmations_do_nothing(epoch):
     assert (up.uplink.unconfirmed, up.forgotten) == (1, [])
 
 
-def test_epochs_names_what_a_birth_must_name():
-    """P5.7: every epoch with unconfirmed messages, oldest first."""
-    up = Up()
-    old = Epoch(1, new_id())
-    up.uplink.add([frozen(1), frozen(9, old)])
-    assert up.uplink.epochs() == [str(old), str(EPOCH)]
-
-
 def test_lost_connection_is_no_alarm_but_nobody_listening_is():
     """P5.4: the PUBACK's reason is looked at and counted; the message stays."""
     up = Up()

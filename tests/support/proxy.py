@@ -11,7 +11,8 @@ from typing import Any
 
 CHUNK_BYTES_MAX = 65536
 CHUNKS_HELD_MAX = 256
-PUBACK = 4
+PUBLISH, PUBACK = 3, 4
+_Held = asyncio.Queue[tuple[float, bytes]]  # bytes on their way, and when they are due
 
 
 def take_packets(buffer: bytearray) -> list[bytes]:
@@ -39,6 +40,18 @@ def take_packets(buffer: bytearray) -> list[bytes]:
         del buffer[:end]
 
 
+def puback_for(packet: bytes) -> bytes:
+    """The PUBACK that a QoS 1 PUBLISH asks for (the same bytes in both versions); empty for any other packet."""
+    if packet[0] >> 4 != PUBLISH or not packet[0] & 0x02:
+        return b""
+    at = 1
+    while packet[at] & 0x80:
+        at += 1
+    at += 1
+    at += 2 + int.from_bytes(packet[at : at + 2], "big")
+    return bytes((PUBACK << 4, 2)) + packet[at : at + 2]
+
+
 class TcpProxy:
     """Forwards ``port`` to a target and misbehaves on demand. The mode holds for open and for new connections.
 
@@ -48,6 +61,8 @@ class TcpProxy:
     and stops listening until another mode is set; the port stays the proxy's.
 
     ``discard_pubacks = True`` drops what the broker confirms, PUBACK packets to the client, and forwards all else.
+    ``lying = True`` is the broker that acknowledges and discards: QoS 1 messages of the client are confirmed to it and
+    go nowhere.
     Arguments: ``mqtt=False`` for other protocols, which are then not cut into packets.
     """
 
@@ -63,6 +78,8 @@ class TcpProxy:
         self.discard_pubacks = False
         self.accepted = 0
         self.pubacks_discarded = 0
+        self.lying = False
+        self.publishes_discarded = 0
         self.bytes_forwarded = 0
 
     @property
@@ -138,8 +155,11 @@ class TcpProxy:
             target_reader, target_writer = await asyncio.open_connection(*self._target, limit=CHUNK_BYTES_MAX)
             link.writers.append(target_writer)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, target_writer, from_broker=False))
-                group.create_task(self._pump(target_reader, writer, from_broker=True))
+                to_client, to_broker = _Held(CHUNKS_HELD_MAX), _Held(CHUNKS_HELD_MAX)
+                group.create_task(self._read_client(reader, to_broker, to_client))
+                group.create_task(self._read_broker(target_reader, to_client))
+                group.create_task(self._write(target_writer, to_broker))
+                group.create_task(self._write(writer, to_client))
         except* OSError:
             pass  # one side is gone: the other is reset below
         except* asyncio.CancelledError:
@@ -148,30 +168,41 @@ class TcpProxy:
             self._links.discard(link)
             link.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_broker: bool) -> None:
-        held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_HELD_MAX)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(reader, held, from_broker))
-            group.create_task(self._write(writer, held))
-
-    async def _read(
-        self, reader: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes]], from_broker: bool
-    ) -> None:
+    async def _read_broker(self, reader: asyncio.StreamReader, to_client: _Held) -> None:
         rest = bytearray()
         while chunk := await reader.read(CHUNK_BYTES_MAX):
-            if from_broker and self._mqtt:
+            if self._mqtt:
                 rest += chunk
                 chunk = b"".join(packet for packet in take_packets(rest) if not self._discards(packet))
-            if chunk:
-                await held.put((time.monotonic() + self._delay_s, chunk))
-        await held.put((time.monotonic() + self._delay_s, b""))
+            await self._hold(to_client, chunk)
+        await to_client.put((time.monotonic() + self._delay_s, b""))
+
+    async def _read_client(self, reader: asyncio.StreamReader, to_broker: _Held, to_client: _Held) -> None:
+        rest = bytearray()
+        while chunk := await reader.read(CHUNK_BYTES_MAX):
+            if self._mqtt:
+                rest += chunk
+                honest = []
+                for packet in take_packets(rest):
+                    puback = puback_for(packet) if self.lying else b""
+                    self.publishes_discarded += bool(puback)
+                    await self._hold(to_client, puback)
+                    if not puback:
+                        honest.append(packet)
+                chunk = b"".join(honest)
+            await self._hold(to_broker, chunk)
+        await to_broker.put((time.monotonic() + self._delay_s, b""))
+
+    async def _hold(self, held: _Held, chunk: bytes) -> None:
+        if chunk:
+            await held.put((time.monotonic() + self._delay_s, chunk))
 
     def _discards(self, packet: bytes) -> bool:
         discard = self.discard_pubacks and packet[0] >> 4 == PUBACK
         self.pubacks_discarded += discard
         return discard
 
-    async def _write(self, writer: asyncio.StreamWriter, held: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _write(self, writer: asyncio.StreamWriter, held: _Held) -> None:
         while True:
             due, chunk = await held.get()
             if (wait := due - time.monotonic()) > 0:

@@ -119,6 +119,22 @@ async def test_pubacks_are_discarded(any_broker: Broker) -> None:
     await proxy.stop()
 
 
+async def test_lying_broker_confirms_and_discards(any_broker: Broker) -> None:
+    """Lying, each message is confirmed and none arrives; afterwards they do."""
+    proxy = TcpProxy("127.0.0.1", any_broker.port)
+    await proxy.start()
+    async with Client(proxy.port, "reader") as reader, Client(proxy.port, "writer") as writer:
+        await reader.subscribe("t")
+        proxy.lying = True
+        for payload in (b"gone", b"g" * 300):
+            await writer.publish("t", payload)
+        assert proxy.publishes_discarded == 2
+        proxy.lying = False
+        await writer.publish("t", b"kept")
+        assert await reader.wait_for(1) == [("t", b"kept", False)]
+    await proxy.stop()
+
+
 def test_packets_are_cut_at_their_ends() -> None:
     """Whatever the pieces in which bytes come, the packets are the same; what is no MQTT is an error."""
     packets = [b"\x20\x02\x00\x00", b"\xd0\x00", b"\x30\x80\x01" + bytes(128), b"\x40\x02\x00\x01"]
