@@ -47,8 +47,9 @@ class Output(StrEnum):
 DataDir = Annotated[
     str, typer.Option("--data-dir", help="Data directory of the controller; default from the settings.")
 ]
-Format = Annotated[Output, typer.Option("-o", "--output", help="Format.")]
+Format = Annotated[Output, typer.Option("-o", "--output", help="table, json or yaml.")]
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Only this namespace.")]
+StatusName = Annotated[str, typer.Option("--status", help="Only results with SUCCESS or FAIL.")]
 RuleName = Annotated[str, typer.Option("--rule", help="Only this rule.")]
 
 
@@ -74,7 +75,7 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def edge(ctx: typer.Context) -> None:
-    """Run one edge agent (the same as python -m edge). Example: fieldpost edge --node gw-7 --rules '[rules/]'"""
+    """Run one edge agent (the same as python -m edge). Example: fieldpost edge --node gw-7 --rules rules/"""
     from edge.__main__ import main as run_edge
 
     sys.exit(run_edge(ctx.args))
@@ -128,14 +129,14 @@ def get_results(
     output: Format = Output.table,
     namespace: Namespace = "",
     rule: RuleName = "",
-    status: Annotated[str, typer.Option("--status", help="SUCCESS or FAIL.")] = "",
+    status: StatusName = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, the newest.")] = 20,
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Go on with new ones as they are committed.")] = False,
 ) -> None:
     """Single results, as far as they are kept. Example: fieldpost get results --rule overheat --status FAIL -w"""
     from common import tables
 
-    wanted: dict[str, Any] = {"namespace": namespace, "rule": rule, "status": status}
+    wanted: dict[str, Any] = {"namespace": namespace, "rule": rule, "status": _status(status)}
     if watch:
         _run(_watch(_socket(data_dir), wanted, output))
     else:
@@ -150,6 +151,12 @@ def get_errors(
     from common import tables
 
     _show(tables.ERRORS, _ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
+
+
+def _status(text: str) -> str:
+    if text.upper() not in ("", "SUCCESS", "FAIL"):
+        raise typer.BadParameter("SUCCESS or FAIL", param_hint="--status")
+    return text.upper()
 
 
 def _socket(data_dir: str, side: str = "cloud") -> Path:
@@ -187,7 +194,7 @@ def tap(
     broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
     node: Annotated[str, typer.Option("--node", help="Only this node.")] = "",
     rule: RuleName = "",
-    status: Annotated[str, typer.Option("--status", help="Only results with SUCCESS or FAIL.")] = "",
+    status: StatusName = "",
     output: Annotated[str, typer.Option("-o", "--output", help="text, or json for one JSON object a line.")] = "text",
     count: Annotated[int, typer.Option("--count", min=0, help="Stop after so many lines; 0 goes on.")] = 0,
 ) -> None:
@@ -196,7 +203,7 @@ def tap(
 
     if output not in ("text", "json"):
         raise typer.BadParameter("text or json", param_hint="-o")
-    _run(_tap(broker, taps.Filter(node, rule, status), output == "json", count))
+    _run(_tap(broker, taps.Filter(node, rule, _status(status)), output == "json", count))
 
 
 async def _tap(broker: str, wanted: Any, as_json: bool, count: int) -> None:
@@ -245,7 +252,9 @@ def down(data_dir: DataDir = "") -> None:
 @app.command()
 def up(
     data_dir: Annotated[str, typer.Option("--data-dir", help="Where all data is kept between runs.")] = "",
-    port: Annotated[int, typer.Option("--port", help="MQTT port of the embedded broker; 0: 1883, or a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Embedded broker's port; 0: 1883, or a free one.")
+    ] = 0,
     broker: Annotated[str, typer.Option("--broker", help="Use this broker instead of the embedded one.")] = "",
     node: Annotated[str, typer.Option("--node", help="Node id; default from the host name.")] = "",
     rules: Annotated[
@@ -256,32 +265,40 @@ def up(
 ) -> None:
     """Run everything on this machine: broker, cloud, edge, and its own telemetry as input. Example: fieldpost up"""
     from common import logs
-    from common.config import load
-    from common.settings import LogSettings, SharedSettings
+    from common.config import load, make_data_dir
+    from common.errors import ResourceError
+    from common.settings import BrokerSettings, LogSettings
+    from edge.settings import Settings
 
     logs.setup(LogSettings(level="warning"))
-    overrides = {k: v for k, v in {"data_dir": data_dir, "broker.url": broker}.items() if v}
-    settings = load(SharedSettings, environ=os.environ, overrides=overrides)
-    Path(settings.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
-    _run(_up(settings, bool(broker), port, node, rules or [], every, results))
+    overrides = {k: v for k, v in {"data_dir": data_dir, "broker.url": broker, "edge.node": node}.items() if v}
+    flags = {"data_dir": "--data-dir", "broker.url": "--broker", "edge.node": "--node"}
+    settings = load(Settings, environ=os.environ, overrides=overrides, flags=flags)
+    try:
+        node = settings.node_id()
+    except ResourceError as exc:
+        raise typer.BadParameter(exc.detail, param_hint="--node") from exc
+    make_data_dir(settings.data_dir)
+    own_broker = settings.broker.url != BrokerSettings().url
+    _run(_up(settings, own_broker, port, node, rules or settings.edge.rules, every, results))
 
 
 async def _up(
     settings: Any, own_broker: bool, port: int, node: str, rules: list[str], every: float, results: int
 ) -> None:
     from common.control import ControlServer, socket_path
-    from edge.settings import node_id_of_host
+    from common.messaging.endpoint import parse_endpoints
 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     data = Path(settings.data_dir)
-    node = node or node_id_of_host(os.uname().nodename)
     async with contextlib.AsyncExitStack() as stack:
         control = ControlServer(socket_path(data, "up"), {"stop": lambda args: _set(stopping)})
         await control.start()
         stack.push_async_callback(control.stop)
         url = settings.broker.url if own_broker else await _embedded(stack, data / "broker", port)
+        at = parse_endpoints(url)[0]
         print(f"broker   {url}{'' if own_broker else '  (embedded, MQTT 3.1.1, loopback only)'}")
         common = ["--broker", url, "--data-dir", str(data)]
         places = [part for place in rules or [str(_example_rules())] for part in ("--rules", place)]
@@ -291,8 +308,8 @@ async def _up(
         print(f"edge     {node}, rules {', '.join(rules) or 'the examples'}, log {data / 'edge.log'}")
         await _telemetry(stack, settings, url, node, every)
         print(f"input    this machine's telemetry on devices/{node}/telemetry, every {every:g} s")
-        host, _, mqtt_port = url.removeprefix("mqtt://").rpartition(":")
-        print(f"\nwatch    mosquitto_sub -h {host} -p {mqtt_port} -t '{settings.root}/#' -v\n"
+        client = f"mosquitto_sub -h {at.host} -p {at.port}{' --tls-use-os-certs' if at.tls else ''}"
+        print(f"\nwatch    {client} -t '{settings.root}/#' -v\n"
               f"         fieldpost tap --broker {url}\n         fieldpost get rules --data-dir {data}\n")  # fmt: skip
         shown = asyncio.create_task(_first_results(socket_path(data, "cloud"), results))
         stop = asyncio.create_task(stopping.wait())
@@ -331,7 +348,8 @@ async def _embedded(stack: contextlib.AsyncExitStack, directory: Path, port: int
 async def _child(stack: contextlib.AsyncExitStack, side: str, args: list[str], data: Path) -> asyncio.Future[Any]:
     from common.processes import Supervised
 
-    child = Supervised(side, [sys.executable, "-m", side, *args], data / f"{side}.log")
+    # Not -m: it would look in the current directory first, which may have an edge or cloud of the user's.
+    child = Supervised(side, [sys.executable, __file__, side, *args], data / f"{side}.log")
     await child.start()
     stack.push_async_callback(child.stop)
     return child.failed

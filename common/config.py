@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
@@ -471,3 +472,13 @@ def _yaml(value: Any) -> str:
 
 def _shown(node: Node) -> str:
     return "a list" if isinstance(node, SequenceNode) else "a single value"
+
+
+def make_data_dir(path: str) -> Path:
+    """Make the data directory with mode 0700 if it is missing, and return it. Raises ConfigError."""
+    try:
+        directory = Path(path)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+    except OSError as exc:
+        raise ConfigError(f"data_dir: {path} cannot be made: {exc.strerror}") from exc

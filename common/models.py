@@ -127,6 +127,32 @@ class Refusal(msgspec.Struct, omit_defaults=True):
     sha256: str = ""
 
 
+# Kinds of loss records (P5.8, P5.9, P5.10).
+LOST_DROPPED, LOST_SET_ASIDE, LOST_VOID = "dropped", "set_aside", "void"
+LOST_RESTORED, LOST_CLOUD = "restored_copy", "cloud_lost"
+
+
+class LossRecord(msgspec.Struct, omit_defaults=True):
+    """What was lost, where and why: one type for every kind of loss (P5.8). Never counted as results.
+
+    It travels up like results, as content of ``lossrecord`` ``insert``, or is made by the cloud itself. ``results`` are
+    executions, 0 when nobody can know; sequences are those of ``epoch`` that are gone; ``since`` and ``until`` bound
+    the time of the lost results (RFC 3339).
+    """
+
+    id: Short
+    kind: Short
+    results: Count = 0
+    messages: Count = 0
+    epoch: Short = ""
+    first_sequence: Count = 0
+    last_sequence: Count = 0
+    since: Short = ""
+    until: Short = ""
+    reason: Short = ""
+    detail: str = ""
+
+
 class NodeBirth(msgspec.Struct, omit_defaults=True):
     """Retained presence of a node (P3.4). Birth on connect, ``online: false`` as will and at a clean stop.
 
@@ -157,7 +183,11 @@ class ControllerPresence(msgspec.Struct, omit_defaults=True):
 
 
 class NodeStatus(msgspec.Struct, omit_defaults=True):
-    """The agent's own statistics, sent every 15 s as ``nodestatus`` ``update``. Counts are since the spool began."""
+    """The agent's own statistics, sent every 15 s as ``nodestatus`` ``update``. Counts are since the spool began.
+
+    In executions: accepted = confirmed + dead + dropped + set_aside + pending_results, always (P5.11). ``folded`` are
+    those of which only a summary is left: they are counted, their details are gone.
+    """
 
     epoch: str = ""
     accepted: Count = 0
@@ -167,6 +197,10 @@ class NodeStatus(msgspec.Struct, omit_defaults=True):
     pending_inputs: Count = 0
     spool_bytes: Count = 0
     resends: Count = 0
+    dead: Count = 0
+    dropped: Count = 0
+    set_aside: Count = 0
+    folded: Count = 0
     rules: Count = 0
     rules_version: Short = ""
     labels: Annotated[dict[str, str], Meta(max_length=64)] = {}

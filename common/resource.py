@@ -11,6 +11,7 @@ from common.errors import ResourceError
 POD, CONFIGMAP, SECRET, NODE = "pod", "configmap", "secret", "node"
 PODLIST, PODSTATUS, NODESTATUS = "podlist", "podstatus", "nodestatus"
 RULE, RULEENDPOINT, RULESTATUS = "rule", "ruleendpoint", "rulestatus"
+LOSSRECORD = "lossrecord"  # ours, not KubeEdge's (P5.8)
 TYPES = (POD, CONFIGMAP, SECRET, NODE, PODLIST, PODSTATUS, NODESTATUS, RULE, RULEENDPOINT, RULESTATUS)
 
 DEFAULT_NAMESPACE = "default"

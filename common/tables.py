@@ -98,7 +98,7 @@ def render(columns: Sequence[Column], rows: list[dict[str, Any]], output: str) -
         return msgspec.yaml.encode(rows).decode()
     if not rows:
         return "nothing yet\n"
-    cells = [[_plain(column.text(row)) for column in columns] for row in rows]
+    cells = [[printable(column.text(row)) for column in columns] for row in rows]
     widths = [max(len(column.title), *(len(row[at]) for row in cells)) for at, column in enumerate(columns)]
     out = io.StringIO()
     for row in [[column.title for column in columns], *cells]:
@@ -114,10 +114,10 @@ def line(columns: Sequence[Column], row: dict[str, Any], output: str) -> str:
     """Return one row as one line: of a table without a head, or as a JSON object (for ``json`` and ``yaml``)."""
     if output != "table":
         return msgspec.json.encode(row).decode()
-    texts = ((column, _plain(column.text(row))) for column in columns)
+    texts = ((column, printable(column.text(row))) for column in columns)
     return " ".join(text.rjust(c.width) if c.number else text.ljust(c.width) for c, text in texts).rstrip()
 
 
-def _plain(text: str) -> str:
-    """What nodes and devices send is hostile text: nothing of it may move the cursor of a terminal."""
+def printable(text: str) -> str:
+    """Return ``text`` with all escaped that could move the cursor of a terminal: what devices send is hostile."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -12,6 +12,7 @@ from common import codec as codecs
 from common import topics
 from common.errors import CodecError, TopicError
 from common.models import ExecResult
+from common.tables import printable
 
 PAYLOAD_SHOWN_BYTES = 2048  # of what is not one of our messages
 
@@ -83,6 +84,10 @@ def _shown(payload: bytes) -> str:
 
 def as_line(seen: dict[str, Any]) -> str:
     """One line for people: time, node, what it is, and what it says."""
+    return printable(_line(seen))
+
+
+def _line(seen: dict[str, Any]) -> str:
     clock = seen["time"][11:23]
     content = seen.get("content")
     if seen["kind"] == "result":

@@ -16,6 +16,7 @@ import msgspec
 
 from common import message as messages
 from common.clock import Clock, SystemClock
+from common.config import make_data_dir
 from common.control import ControlServer, socket_path
 from common.errors import ConfigError, TransportError
 from common.faults import Fault, no_fault
@@ -30,11 +31,13 @@ from common.rules import EVENTBUS, Rule, RuleEndpoint
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
+from edge.batching import Frozen
 from edge.endpoints.eventbus import Eventbus
 from edge.presence import Presence
 from edge.rules.ruleset import RuleSet
 from edge.settings import Settings
 from edge.spool import Spool
+from edge.spooldb import Input
 from edge.status import Status
 from edge.uplink import Uplink
 
@@ -62,8 +65,7 @@ class Agent:
     ) -> None:
         self._settings, self._clock = settings, clock or SystemClock()
         self.node = settings.node_id()
-        edge, data = settings.edge, Path(settings.data_dir)
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        edge, data = settings.edge, make_data_dir(settings.data_dir)
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.spool = Spool(
             data / "spool.db",
@@ -106,6 +108,13 @@ class Agent:
         """Open the spool, bind the rules, begin to connect. Raises ConfigError, StorageError: nothing runs then."""
         manifests = load_rules(self._settings.edge.rules)
         left, inputs = self.spool.open()
+        try:
+            await self._begin(manifests, left, inputs)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _begin(self, manifests: list[Rule | RuleEndpoint], left: list[Frozen], inputs: list[Input]) -> None:
         self.spool.start()
         await self._control.start()
         self.uplink.add(left)
@@ -142,6 +151,7 @@ class Agent:
     # -- the uplink's connection ---------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
+        self.spool.limit(self._link.payload_bytes_max)
         self._presence.birth(self._link)
         self._report.set()
         self.uplink.send_all()
@@ -250,12 +260,19 @@ def load_rules(places: Sequence[str]) -> list[Rule | RuleEndpoint]:
 
     Raises ConfigError with all findings, a line each.
     """
-    files = [file for place in places for file in (sorted(Path(place).glob("*.yaml")) or [Path(place)])]
+    files = [file for place in places for file in (_manifest_files(Path(place)))]
     manifests, unreadable = load_files([str(file) for file in files])
     findings = unreadable + check(manifests, ENDPOINT_TYPES, unreadable=unreadable)
     if findings:
         raise ConfigError("\n".join(map(str, findings)))
     return [manifest.value for manifest in manifests]
+
+
+def _manifest_files(place: Path) -> list[Path]:
+    found = sorted(path for path in place.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+    if place.is_dir() and not found:
+        raise ConfigError("no *.yaml or *.yml in this directory of rules", file=str(place))
+    return found or [place]
 
 
 def _rss_bytes() -> int:

@@ -7,6 +7,8 @@ message of them copies bytes and decodes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -64,6 +66,9 @@ def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed
     """
     if len(items) == 1:
         return list(items)
+    if len({item.codec for item in items}) > 1:  # the setting was changed; a rule's results keep their order over that
+        runs = (list(run) for _, run in groupby(items, attrgetter("codec")))
+        return [packed for run in runs for packed in pack(run, count_max, bytes_max)]
     groups: dict[tuple[str, CodecName], dict[str, list[Packed]]] = {}
     for item in items:
         groups.setdefault((item.namespace, item.codec), {}).setdefault(item.rule, []).append(item)

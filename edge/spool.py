@@ -32,6 +32,7 @@ from edge.spooldb import PAGE_BYTES, Changes, Input, SpoolDb, State
 log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
+HEAD_BYTES = 2048  # of a message, around its results: header and route at their longest
 PAGES_SPARE = 256  # of the quota, kept for confirmations and state, so that a full spool can still drain
 
 
@@ -130,6 +131,7 @@ class Spool:
         self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
         self._backlog = 0
         self._inputs: set[str] = set()  # ids of what is journalled
+        self._batch_bytes = self._window.batch_bytes
         self._put_off: list[Confirmation] = []  # came while the queue was full; at most a window of them
         self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
 
@@ -175,6 +177,12 @@ class Spool:
             self._writer.submit(confirmation)
         except QueueFullError:
             self._put_off.append(confirmation)
+
+    def limit(self, payload_bytes_max: int) -> None:
+        """Freeze no message larger than this connection takes: a broker would close it, and all behind would wait
+        (R2).
+        """
+        self._batch_bytes = max(1, min(self._window.batch_bytes, payload_bytes_max - HEAD_BYTES))
 
     @property
     def _quota(self) -> int:
@@ -292,7 +300,7 @@ class Spool:
         return changes
 
     def _packed(self, items: list[Packed]) -> list[Packed]:
-        return pack(items, self._window.batch_results, self._window.batch_bytes) if items else []
+        return pack(items, self._window.batch_results, self._batch_bytes) if items else []
 
     def _has_room(self, window: dict[tuple[int, int], Frozen], state: State) -> bool:
         low = min((sequence for n, sequence in window if n == state.epoch.n), default=state.next_sequence)

@@ -35,6 +35,7 @@ class Accepted(NamedTuple):
     text: str = ""
     receive_maximum: int = 0
     packet_bytes_max: int = 0
+    session_present: bool = False
 
 
 class Receiver(Protocol):

@@ -229,7 +229,7 @@ class ReconnectingLink(ABC):
         limit = self._settings.window_messages
         self._outbox.begin(connection, min(limit, accepted.receive_maximum or limit))
         self._packet_bytes_max = accepted.packet_bytes_max
-        self._subscriptions.begin(connection.subscribe, connection.unsubscribe)
+        self._subscriptions.begin(connection.subscribe, connection.unsubscribe, accepted.session_present)
         if self._subscriptions.complete:
             self._establish()
 

@@ -18,7 +18,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, MQTT_ERR_QUEUE_SIZE, Client, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import (
+    MQTT_CLEAN_START_FIRST_ONLY,
+    MQTT_ERR_QUEUE_SIZE,
+    Client,
+    ConnectFlags,
+    DisconnectFlags,
+    MQTTMessage,
+)
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
@@ -34,6 +41,7 @@ from common.messaging.window import Outgoing
 
 _DISCONNECT = b"\xe0\x00"  # the same bytes in both versions
 _PACKET_IDS = 65_535
+_RETAIN = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB  # to a session that has the filter already they come only once
 _CONTENT_TYPE, _UTF8, _USER = b"\x03", b"\x01\x01", b"\x26"  # MQTT 5, 2.2.2.2
 
 
@@ -126,7 +134,9 @@ class PahoConnection(Connection):
     def subscribe(self, subscriptions: Sequence[Subscription]) -> int:
         items: list[Any]
         if self._v5:
-            items = [(item.filter, SubscribeOptions(item.qos, noLocal=item.no_local)) for item in subscriptions]
+            items = [
+                (i.filter, SubscribeOptions(i.qos, noLocal=i.no_local, retainHandling=_RETAIN)) for i in subscriptions
+            ]
         else:
             items = [(item.filter, item.qos) for item in subscriptions]
         return self._client.subscribe(items)[1] or 0
@@ -211,7 +221,9 @@ class PahoConnection(Connection):
             self._write_due = True
             self._loop.call_soon(self._write)
 
-    def _on_connect(self, _c: Any, _u: Any, _flags: Any, code: ReasonCode, properties: PahoProperties | None) -> None:
+    def _on_connect(
+        self, _c: Any, _u: Any, flags: ConnectFlags, code: ReasonCode, properties: PahoProperties | None
+    ) -> None:
         if not self.accepted.done():
             self.accepted.set_result(
                 Accepted(
@@ -219,6 +231,7 @@ class PahoConnection(Connection):
                     str(code),
                     getattr(properties, "ReceiveMaximum", 0),
                     getattr(properties, "MaximumPacketSize", 0),
+                    flags.session_present,
                 )
             )
 

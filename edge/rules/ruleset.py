@@ -120,7 +120,10 @@ class RuleSet:
     def _sweep(self) -> None:
         self._sweeper = None
         for binding in list(self._busy):
-            binding.sweep()
+            try:
+                binding.sweep()
+            except Exception:  # one rule's fault must not keep the others from ending
+                log.exception("rule %s/%s: sweep failed", binding.rule.namespace, binding.rule.name)
             if binding.idle:
                 self._busy.discard(binding)
         if self._busy:

@@ -230,3 +230,19 @@ async def test_changed_codec_leaves_waiting_results_readable(tmp_path: Path):
     assert [r.source_id for m in it.frozen for r in results_of(m)] == ["0", "1", "2", "3"]
     assert {m.codec for m in it.frozen} == {"json", "msgpack"}
     await it.spool.stop()
+
+
+async def test_no_message_is_larger_than_the_connection_takes(tmp_path: Path):
+    """R2: batches are frozen to fit the broker's limit, so that none can block what is behind it."""
+    it = Collected(tmp_path, window=UplinkSettings(window_messages=1))
+    it.spool.limit(8000)
+    for n in range(500):
+        it.accept(result(source_id=f"{n:040d}"))
+    await eventually(lambda: it.spool.stats.accepted == 500)
+    while it.spool.stats.pending:
+        before = it.spool.stats.confirmed
+        it.confirm(it.frozen[-1:])
+        await eventually(lambda: it.spool.stats.confirmed > before)  # noqa: B023
+    assert max(len(message.payload) for message in it.frozen) <= 8000
+    assert sum(len(results_of(message)) for message in it.frozen) == 500
+    await it.spool.stop()

@@ -203,3 +203,18 @@ async def test_large_and_many_packets(any_broker: Broker, links: Any) -> None:
     assert [item.payload for item in watched.messages] == [
         bytes([number % 256]) * size for number, size in enumerate(sizes)
     ]
+
+
+async def test_a_retained_message_comes_once_to_a_session(any_broker: Broker, links: Any) -> None:
+    """A persistent session that has its filters is not subscribed again, so its retained messages do not come again."""
+    watched, other = links(any_broker.settings(), session_expiry_s=600), links(any_broker.settings(), "other")
+    await other.up()
+    await other.published("t/1", b"kept", retain=True)
+    await watched.up("t/#")
+    await eventually(lambda: len(watched.messages) == 1)
+    for generation in (2, 3):
+        watched.link._connection.drop("by the test")
+        await watched.connected(generation)
+        assert await other.published("t/2", b"%d" % generation) == PUBLISHED
+        await eventually(lambda: watched.messages[-1].payload == b"%d" % generation)  # noqa: B023
+    assert [item.payload for item in watched.messages] == [b"kept", b"2", b"3"]
