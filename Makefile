@@ -11,7 +11,7 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench
+.PHONY: help up down test check bench docs
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -33,6 +33,9 @@ check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 
 bench: $(VENV)/.ready-test ## Measure throughput and latency on this machine
 	@$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.ready-up ## Write the pages that come from the code: docs/settings.md, docs/commands.md
+	@$(BIN)/python docs/generate.py
 
 $(VENV)/.ready-up: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing fieldpost into $(VENV)"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,8 +17,9 @@ from cloud.stores.base import Store
 from cloud.stores.sql import SqlStore
 from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
+from common.config import make_data_dir
 from common.control import ControlServer, socket_path
-from common.errors import ConfigError, TransportError
+from common.errors import TransportError
 from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
 from common.messaging.base import Link, Refused, Will
@@ -28,6 +27,7 @@ from common.messaging.mqtt import MqttLayer
 from common.metrics import Family, exposition, families
 from common.models import ControllerPresence, rfc3339
 from common.topics import controller_presence_topic
+from common.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Controller:
 
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
-        return msgspec.json.encode(ControllerPresence(controller, online, program_version(), at))
+        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at))
 
     def _announce(self) -> None:
         log.info("%s: connected", self.settings.cloud.controller)
@@ -142,7 +142,7 @@ class Controller:
         """Counters and gauges by part."""
         cloud = self.settings.cloud
         return {
-            "controller": {"id": cloud.controller, "version": program_version(), "connected": self._link.connected},
+            "controller": {"id": cloud.controller, "version": VERSION, "connected": self._link.connected},
             "link": dict(self._link.statistics()),
             "layer": dict(self.layer.statistics()),
             "upstream": self.upstream.statistics(),
@@ -161,19 +161,3 @@ class Controller:
             if owner != "controller":
                 gauges = {name for name in values if name in _GAUGES or name.endswith("_queued")}
                 yield from families(owner, values, gauges)
-
-
-def make_data_dir(path: str) -> None:
-    """Make the data directory with mode 0700 if it is missing. Raises ConfigError."""
-    try:
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigError(f"data_dir: {path} cannot be made: {exc.strerror}") from exc
-
-
-def program_version() -> str:
-    """The installed version of fieldpost, empty when it runs from a tree that is not installed."""
-    try:
-        return version("fieldpost")
-    except PackageNotFoundError:
-        return ""

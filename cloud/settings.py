@@ -112,7 +112,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):
-    """The whole configuration of a controller."""
+    """Run one cloud controller: every result counted once, whatever is sent twice."""
 
     cloud: CloudSettings = CloudSettings()
 

@@ -175,6 +175,7 @@ class Agent:
         elif isinstance(content, ControllerPresence):
             if content.online:
                 log.info("controller %s is online", content.controller)
+                self._report.set()
                 self.uplink.send_all()
         else:
             log.warning("message %s of type %s ignored: unknown here", operation, kind)

@@ -102,7 +102,7 @@ class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):
-    """All settings that an edge agent reads."""
+    """Run one edge agent: rules on local messages, and every result to the cloud."""
 
     edge: EdgeSettings = EdgeSettings()
 

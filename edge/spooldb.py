@@ -116,7 +116,7 @@ class SpoolDb:
                 state = self._own(db)
             self._rewrite_wal()
             return state
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, UnicodeError) as exc:  # the last: of damage, named in an error's text
             self.close()
             hint = "; another agent runs with this data_dir" if "locked" in str(exc) else ""
             raise StorageError(f"{self._path}: {exc}{hint}") from exc

@@ -1,0 +1,243 @@
+"""The documentation says what is so: its commands run, its examples are taken, its pages and links are up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cloud.handlers import CONTENT_TYPES
+from cloud.settings import Settings as CloudSettings
+from common import codec
+from common.config import describe, load
+from common.manifests import check_text, load_files
+from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
+from common.rules import Rule, RuleEndpoint
+from edge.agent import load_rules
+from edge.settings import Settings as EdgeSettings
+from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
+from tests.docs_support.commands import Program, Shell, fieldpost
+from tests.e2e.stack import BUS, Device, Stack
+from tests.support.brokers import Embedded
+from tests.support.wait import eventually
+
+README_LINES_MAX = 120
+DECISION_LINES_MAX = 40
+DOWN = "fieldpost down"
+NO_CLIENTS = "mosquitto_sub is not installed: apt-get install mosquitto-clients"
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+PAGES_WITH_COMMANDS = [page for page in pages() if any(not _.startswith("make ") for _ in commands(page))]
+SUBSCRIBE = sorted({line for page in pages() for line in commands(page) if line.startswith("mosquitto_sub")})
+# What a payload of the documentation is, when it is no whole message: by a key that only this one has.
+MODELS = {"controller": ControllerPresence, "next_sequence": NodeBirth, "RuleID": ExecResult}
+
+
+@contextlib.asynccontextmanager
+async def _up(cwd: Path) -> AsyncIterator[str]:
+    """``fieldpost up`` in a directory as a reader has it: a clone with examples, and rules; yields the broker's URL."""
+    (cwd / "examples").symlink_to(ROOT / "examples")
+    (cwd / "rules").mkdir()
+    shutil.copy(ROOT / "examples" / "relay.yaml", cwd / "rules")
+    program = await fieldpost(cwd, "up", "--port", "0", "--every", "0.2", "--node", "gw-7")
+    try:
+        await eventually(lambda: _shows_a_result(program), timeout=60, what="fieldpost up shows a result")
+        yield re.findall(r"mqtt://[0-9.:]+", program.out)[0]
+    finally:
+        if program.running:
+            program.interrupt()
+        assert await program.ended() == 0
+
+
+def _shows_a_result(program: Program) -> bool:
+    assert program.running, program.err
+    return "\nresult " in program.out
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=name_of)
+async def test_commands_of_a_page_run(page: Path, tmp_path: Path, embedded: Embedded):
+    """Every command ends with exit code 0, or goes on until Ctrl-C; ``fieldpost down`` comes last."""
+    lines = [line for line in commands(page) if not line.startswith(("make ", "mosquitto_sub "))]
+    async with _up(tmp_path) as near:
+        shell = Shell(tmp_path, near, embedded.url)
+        for line in (line for line in lines if line != DOWN):
+            await shell.run(line)
+        await shell.stop()
+        if DOWN in lines:
+            await shell.run(DOWN)
+
+
+async def test_mosquitto_sub_shows_the_traffic(tmp_path: Path, embedded: Embedded):
+    """Every mosquitto_sub line of the documentation shows a message within seconds."""
+    if shutil.which("mosquitto_sub") is None:
+        pytest.skip(NO_CLIENTS)
+    async with _up(tmp_path) as near:
+        shell = Shell(tmp_path, near, embedded.url)
+        for line in SUBSCRIBE:
+            await shell.run(line)
+
+
+def test_make_commands_are_targets():
+    """Every ``make`` in a command or a text is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in pages():
+        lines = [*commands(page), *inline(page)]
+        named = {line.split()[1] for line in lines if line.startswith("make ")}
+        assert named <= targets, name_of(page)
+
+
+@pytest.mark.parametrize("block", of_language("yaml"), ids=lambda block: block.id)
+def test_yaml_is_taken(block: Block):
+    """Manifests pass the check of the agent (``bus`` is added where it is left out); all else are settings."""
+    if "apiVersion" in block.text:
+        text = block.text if "kind: RuleEndpoint" in block.text else BUS + "---\n" + block.text
+        manifests, findings = check_text(text, block.id)
+        assert manifests
+        assert not findings
+    else:
+        _load_settings_text(block.text)
+
+
+def _load_settings_text(text: str) -> None:
+    settings: Any = msgspec.yaml.decode(text)
+    for cls in (EdgeSettings, CloudSettings):
+        overrides = {key: msgspec.json.encode(value).decode() for key, value in settings.items()}
+        load(cls, file="", environ={f"FIELDPOST__{k.upper()}": v for k, v in overrides.items()}, overrides={})
+
+
+@pytest.mark.parametrize("block", of_language("json"), ids=lambda block: block.id)
+def test_json_is_what_the_models_take(block: Block):
+    """Payloads decode with the models of the code, and have no field that the models do not know."""
+    value = msgspec.json.decode(block.text)
+    payload = msgspec.json.encode(value)
+    if "header" in value:
+        kind, operation = value["route"]["resource"].split("/")[3], value["route"]["operation"]
+        content = {"response": Confirmation, "error": Refusal}.get(operation) or CONTENT_TYPES[kind]
+        message = codec.decode(payload, content)
+        assert set(value) <= {"header", "route", "content"}
+        _assert_known(value["header"], message.header)
+        _assert_known(value["route"], message.route)
+        _assert_known(value["content"], message.content)
+        return
+    model = next(model for key, model in MODELS.items() if key in value)
+    _assert_known(value, codec.decode_as(payload, model))
+
+
+def _assert_known(shown: dict[str, Any], decoded: Any) -> None:
+    assert set(shown) <= {field.encode_name for field in msgspec.structs.fields(decoded)}
+
+
+@pytest.mark.parametrize("name", ["settings.md", "commands.md"])
+def test_generated_pages_are_up_to_date(name: str):
+    """docs/settings.md and docs/commands.md are what ``make docs`` makes of the code."""
+    program = "import generate, sys; sys.stdout.write(generate.pages()[sys.argv[1]])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "docs")},
+    )  # fmt: skip
+    assert done.stdout == (ROOT / "docs" / name).read_text(), f"run make docs {done.stderr}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_links_lead_to_files(page: Path):
+    """Every relative link is a file or directory."""
+    for target in links(page):
+        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_named_tests_and_files_exist(page: Path):
+    """Every test, source file and example that a text names is there."""
+    for text in inline(page):
+        file, _, test = text.partition("::")
+        if re.fullmatch(r"(tests|examples|common|edge|cloud|bench)/[\w./-]+", file):
+            assert (ROOT / file).exists(), text
+        if test:
+            assert re.search(rf"def {test}\(", (ROOT / file).read_text()), text
+
+
+def test_limits_are_those_of_the_code():
+    """The table of limits names settings and constants with the values that they have."""
+    defaults = {s.key: s.default for cls in (EdgeSettings, CloudSettings) for s in describe(cls)}
+    rows = [row for row in tables(ROOT / "docs" / "guarantees.md") if len(row) == 5 and row[0].startswith("`")]
+    assert len(rows) > 40
+    for name, value, *_ in rows:
+        key = name.strip("`")
+        if key not in defaults:
+            module, _, constant = key.rpartition(".")
+            defaults[key] = str(getattr(importlib.import_module(module), constant))
+        assert float(value.replace(",", "")) == float(defaults[key]), key
+
+
+def test_readme_is_short_and_begins_with_its_sentence():
+    """README.md has at most 120 lines and no badges; a decision has at most 40 lines (experience U8)."""
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= README_LINES_MAX
+    assert readme.startswith("fieldpost ")
+    assert "![" not in readme
+    for page in (ROOT / "docs" / "decisions").glob("0*.md"):
+        lines = page.read_text().splitlines()
+        assert len(lines) <= DECISION_LINES_MAX, page.name
+        assert re.fullmatch(r"# \d{4} .+", lines[0])
+        assert lines[2].startswith("Status: ")
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in EXAMPLES if file.name != "fieldpost.yaml"], ids=lambda file: file.name
+)
+def test_example_rules_pass_the_check(file: Path):
+    """Each example loads without a finding, with rules and their endpoint."""
+    manifests, findings = load_files([str(file)])
+    assert not findings
+    assert {type(manifest.value) for manifest in manifests} == {Rule, RuleEndpoint}
+    assert load_rules([str(file)])
+
+
+@pytest.mark.parametrize("settings", [EdgeSettings, CloudSettings])
+def test_example_settings_load(settings: type[msgspec.Struct]):
+    """examples/fieldpost.yaml serves the agent and the controller, and names defaults where it says nothing new."""
+    loaded = load(settings, file=str(ROOT / "examples" / "fieldpost.yaml"), environ={}, overrides={})
+    assert loaded != settings()
+
+
+async def test_examples_run(tmp_path: Path, embedded: Embedded):
+    """The example rules together: each counts for itself, and those for other nodes or switched off do not run."""
+    rules = "\n---\n".join((ROOT / "examples" / name).read_text() for name in ("relay.yaml", "fan-out.yaml"))
+    async with Stack(embedded, tmp_path, rules) as stack, Device(embedded) as device:
+        await device.publish("devices/d1/telemetry", [b"%d" % n for n in range(20)])
+        await device.publish("devices/d1/alarm/hot", [b"1"])
+        assert await stack.settled(40) == 40
+        assert await stack.counts() == {"relay": 20, "last-known": 20}
+
+
+def test_data_files_are_installed():
+    """What the packages hold beside code is declared, so that a plain pip install has it too."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    installed = {
+        file for package, patterns in declared.items() for name in patterns for file in _package(package).glob(name)
+    }
+    files = {file for side in ("edge", "cloud", "common") for file in (ROOT / side).rglob("*") if file.is_file()}
+    assert {file for file in files if file.suffix not in (".py", ".pyc")} == installed
+
+
+def _package(name: str) -> Path:
+    return ROOT.joinpath(*name.split("."))
+
+
+def test_every_page_has_its_blocks_closed():
+    """No fence is left open, and every block names a language that is tested, or none."""
+    for page in pages():
+        fences = [line for line in page.read_text().splitlines() if line.startswith("```")]
+        assert len(fences) % 2 == 0, name_of(page)
+        languages = {block.language for block in blocks(page)}
+        assert languages <= {"", "sh", "console", "yaml", "json", "markdown"}, name_of(page)
