@@ -8,10 +8,12 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 # Two workers: the tests that measure time share two cores, more would disturb them.
 WORKERS ?= 2
+MINUTES ?= 10
+SEED ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test check bench docs
+.PHONY: help up down test soak check bench docs
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -24,6 +26,9 @@ down: $(VENV)/.ready-up ## Stop what make up started, from another terminal
 
 test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips and how to have them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) with SEED (a random one) and print what became of it
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/ruff check .

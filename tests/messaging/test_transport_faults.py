@@ -134,7 +134,7 @@ async def test_a_partition_is_noticed_by_the_keepalive(mosquitto: Mosquitto, pro
 
 
 async def test_reconnects_are_jittered(links: Any) -> None:
-    """Clients of a broker that turns everybody away come back at different times, drawn from the injected randomness."""
+    """Clients of a broker that turns all away come back at different times, drawn from the injected randomness."""
     attempts: list[float] = []
     loop = asyncio.get_running_loop()
 
