@@ -157,7 +157,9 @@ class NodeBirth(msgspec.Struct, omit_defaults=True):
     """Retained presence of a node (P3.4). Birth on connect, ``online: false`` as will and at a clean stop.
 
     ``previous`` are older epochs that still have unconfirmed messages; ``session`` counts the connects of this epoch,
-    so that a late will of an earlier connection is told from a present one.
+    so that a late will of an earlier connection is told from a present one. ``follows`` is the last epoch before this
+    one that froze a message, with its next sequence, ``<epoch>.<next>``: a cloud that knows more of that epoch has seen
+    a spool that this one is an older copy of (P5.8).
     """
 
     node: str
@@ -165,6 +167,7 @@ class NodeBirth(msgspec.Struct, omit_defaults=True):
     online: bool
     session: Count = 0
     previous: Annotated[list[str], Meta(max_length=64)] = []
+    follows: Short = ""
     next_sequence: Count = 0
     low: Count = 0
     version: Short = ""

@@ -102,7 +102,8 @@ class SpoolDb:
             self._check()
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=1.0)
             self._pragma(f"page_size = {PAGE_BYTES}")
-            self._pragma("journal_mode = WAL")
+            if (mode := self._pragma("journal_mode = WAL")) != "wal":  # SQLite says so and goes on, less safely
+                raise StorageError(f"{self._path}: the journal mode cannot be WAL, it stays {mode}")
             self._pragma("synchronous = FULL")
             self._pragma("locking_mode = EXCLUSIVE")  # a second process on the same spool is refused, not interleaved
             with self._transaction() as db:
@@ -249,9 +250,11 @@ class SpoolDb:
         except sqlite3.Error as exc:
             raise StorageError(f"{self._path}: {exc}") from exc
 
-    def _pragma(self, text: str) -> None:
+    def _pragma(self, text: str) -> object:
+        """Set something; returns what SQLite says that it is now, if it says anything."""
         assert self._db is not None
-        self._db.execute(f"PRAGMA {text}").fetchall()
+        row = self._db.execute(f"PRAGMA {text}").fetchone()
+        return row[0] if row else None
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
