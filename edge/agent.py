@@ -17,8 +17,8 @@ import msgspec
 from common import message as messages
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
-from common.control import ControlServer, socket_path
-from common.errors import ConfigError, TransportError
+from common.control import ControlServer, Operation, socket_path
+from common.errors import ConfigError, ControlError, TransportError
 from common.faults import Fault, no_fault
 from common.manifests import check, load_files
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
@@ -31,6 +31,7 @@ from common.rules import EVENTBUS, Rule, RuleEndpoint
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
+from edge import letters
 from edge.batching import Frozen
 from edge.endpoints.eventbus import Eventbus
 from edge.presence import Presence
@@ -75,6 +76,7 @@ class Agent:
             on_fatal=self._fatal,
             settings=edge.spool,
             window=edge.uplink,
+            codec=settings.codec,
             clock=self._clock,
             fault=fault,
         )
@@ -92,11 +94,17 @@ class Agent:
             on_refused=self._refused,
         )
         self.uplink = Uplink(
-            self._link, self.spool.confirm, settings=edge.uplink, clock=self._clock, rng=rng, fault=fault
+            self._link,
+            self.spool.confirm,
+            self.spool.void,
+            settings=edge.uplink,
+            clock=self._clock,
+            rng=rng,
+            fault=fault,
         )
         self._buses: dict[str, Eventbus] = {}
         self.rules = RuleSet(self.node, self.status, self.spool, self._bus_of, flow=edge.flow, clock=self._clock)
-        self._control = ControlServer(socket_path(data, "edge"), {"statistics": self._statistics})
+        self._control = ControlServer(socket_path(data, "edge"), self._operations())
         self._tasks = Tasks("edge")
         self._started = self._clock.monotonic()
         self._report = asyncio.Event()  # the next nodestatus is due now
@@ -154,7 +162,7 @@ class Agent:
         self.spool.limit(self._link.payload_bytes_max)
         self._presence.birth(self._link)
         self._report.set()
-        self.uplink.send_all()
+        self.uplink.connected()
 
     async def _receive(self) -> None:
         while True:
@@ -173,10 +181,9 @@ class Agent:
         elif (operation, kind) == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
         elif isinstance(content, ControllerPresence):
-            if content.online:
-                log.info("controller %s is online", content.controller)
-                self._report.set()
-                self.uplink.send_all()
+            log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
+            self._report.set()
+            self.uplink.controller(content.controller, content.online)
         else:
             log.warning("message %s of type %s ignored: unknown here", operation, kind)
 
@@ -221,6 +228,10 @@ class Agent:
             pending_inputs=stats.inputs,
             spool_bytes=stats.bytes_used,
             resends=self.uplink.statistics()["resent"],
+            dead=stats.dead,
+            dropped=stats.dropped,
+            set_aside=stats.set_aside,
+            folded=stats.folded,
             rules=len(self.rules),
             rules_version=self.rules.version,
             labels=self._settings.edge.labels,
@@ -240,6 +251,30 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._report.wait(), self._settings.edge.uplink.nodestatus_s)
             self._report.clear()
+
+    def _operations(self) -> dict[str, Operation]:
+        return {
+            "statistics": self._statistics,
+            "dlq.ls": self._dlq_ls,
+            "dlq.show": self._dlq_show,
+            "dlq.redrive": lambda args: self._dlq_order("redrive", args),
+            "dlq.drop": lambda args: self._dlq_order("drop", args),
+        }
+
+    async def _dlq_ls(self, args: dict[str, Any]) -> list[dict[str, Any]]:
+        return [letters.shown(letter) for letter in await self.spool.dead()]
+
+    async def _dlq_show(self, args: dict[str, Any]) -> dict[str, Any]:
+        for letter in await self.spool.dead():
+            if letter.id == args.get("id"):
+                return letters.shown(letter, payload=True)
+        raise ControlError(f"no dead letter {args.get('id')!r} on this node")
+
+    async def _dlq_order(self, order: str, args: dict[str, Any]) -> dict[str, Any]:
+        ids = args.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+            raise ControlError(f"dlq.{order}: ids must be a list of texts; empty means all")
+        return {"done": await self.spool.letters(order, ids)}
 
     async def _statistics(self, args: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -15,9 +15,9 @@ import msgspec
 
 from common import codec as codecs
 from common.codec import CodecName
-from common.message import RESOURCE_GROUP, ROUTER, UPDATE, Message, MessageHeader, MessageRoute, new_id
-from common.models import Epoch, ExecResult
-from common.resource import RULESTATUS, build_resource
+from common.message import INSERT, RESOURCE_GROUP, ROUTER, UPDATE, Message, MessageHeader, MessageRoute, new_id
+from common.models import Epoch, ExecResult, LossRecord
+from common.resource import DEFAULT_NAMESPACE, LOSSRECORD, RULESTATUS, build_resource
 from common.topics import UP, topic_of
 
 FEW_RULES = 4  # so many rules in a group still get a message each: their topics stay readable for people
@@ -27,6 +27,7 @@ GOOD_BATCH = 32  # results per rule from which a message per rule is cheap enoug
 class Packed(NamedTuple):
     """Encoded results of one namespace, joined. ``rule`` is empty when they are of several rules.
 
+    ``kind`` is the resource type that they travel as: ``rulestatus``, or ``lossrecord`` (P5.8), which weighs nothing.
     ``results`` results stand in ``body``, which weigh ``weight`` executions (a summary weighs its Count). ``rows`` are
     the spool rows that they came from.
     """
@@ -38,6 +39,7 @@ class Packed(NamedTuple):
     weight: int
     body: bytes
     rows: tuple[int, ...] = ()
+    kind: str = RULESTATUS
 
 
 class Frozen(NamedTuple):
@@ -69,17 +71,18 @@ def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed
     if len({item.codec for item in items}) > 1:  # the setting was changed; a rule's results keep their order over that
         runs = (list(run) for _, run in groupby(items, attrgetter("codec")))
         return [packed for run in runs for packed in pack(run, count_max, bytes_max)]
-    groups: dict[tuple[str, CodecName], dict[str, list[Packed]]] = {}
+    groups: dict[tuple[str, str, CodecName], dict[str, list[Packed]]] = {}
     for item in items:
-        groups.setdefault((item.namespace, item.codec), {}).setdefault(item.rule, []).append(item)
+        groups.setdefault((item.kind, item.namespace, item.codec), {}).setdefault(item.rule, []).append(item)
     packed: list[Packed] = []
-    for (namespace, codec), by_rule in groups.items():
+    for (kind, namespace, codec), by_rule in groups.items():
         together = sum(map(len, by_rule.values()))
         if "" not in by_rule and (len(by_rule) <= FEW_RULES or together >= GOOD_BATCH * len(by_rule)):
             for of_rule in by_rule.values():
                 packed.extend(_join(of_rule, count_max, bytes_max))
         else:
-            packed.extend(_join((i for i in items if i[0] == namespace and i[2] == codec), count_max, bytes_max))
+            mixed = (i for i in items if i[0] == namespace and i[2] == codec and i.kind == kind)
+            packed.extend(_join(mixed, count_max, bytes_max))
     return packed
 
 
@@ -110,6 +113,7 @@ def _joined(part: list[Packed]) -> Packed:
         sum(item.weight for item in part),
         (b"," if first.codec == "json" else b"").join([item.body for item in part]),
         tuple(row for item in part for row in item.rows),
+        first.kind,
     )
 
 
@@ -122,13 +126,20 @@ def freeze(packed: Packed, epoch: Epoch, sequence: int, low: int, *, root: str, 
     route = MessageRoute(
         source=ROUTER,
         group=RESOURCE_GROUP,
-        operation=UPDATE,
-        resource=build_resource(node, packed.namespace, RULESTATUS, packed.rule),
+        operation=UPDATE if packed.kind == RULESTATUS else INSERT,
+        resource=build_resource(node, packed.namespace, packed.kind, packed.rule),
     )
     header = MessageHeader(msg_id=msg_id, timestamp=timestamp, resourceversion=f"{epoch}.{sequence}", low=low)
     content = msgspec.Raw(packed.body if packed.results == 1 else _list_of(packed))
     payload = codecs.encode(Message(header, route, content), packed.codec)
     return Frozen(epoch, sequence, msg_id, topic_of(root, UP, node, route), payload, packed.codec, packed.weight)
+
+
+def loss(record: LossRecord, codec: CodecName) -> Packed:
+    """Return a loss record as something to send: it weighs nothing, for it is no execution (P5.8)."""
+    return Packed(
+        DEFAULT_NAMESPACE, record.kind.replace("_", "-"), codec, 1, 0, codecs.encode(record, codec), (), LOSSRECORD
+    )
 
 
 def unpack(packed: Packed) -> list[ExecResult]:

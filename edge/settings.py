@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,9 +21,14 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes_max: Annotated[
         int,
         Meta(
-            ge=1 << 22, description="Bytes the spool may take on disk; at the bound results wait and sources are held."
+            ge=1 << 22,
+            description="Bytes the spool may take on disk. From 80 % on the oldest results are folded into summaries.",
         ),
     ] = 1 << 30
+    full: Annotated[
+        Literal["drop_oldest", "block"],
+        Meta(description="When nothing is left to fold: drop the oldest results, counted, or hold the sources."),
+    ] = "drop_oldest"
     queue_results_max: Annotated[
         int, Meta(ge=1, description="Results that may wait for a commit; above that sources are held back.")
     ] = 50_000

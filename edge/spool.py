@@ -13,26 +13,33 @@ counter tells.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from common.clock import Clock, SystemClock
+from common.codec import CodecName
 from common.errors import QueueFullError, StorageError
 from common.faults import Fault, no_fault
 from common.message import new_id
-from common.models import Confirmation, Epoch
+from common.models import Confirmation, Epoch, Refusal
 from common.writer import GroupWriter, Writer
 from edge.batching import Frozen, Packed, freeze, pack
+from edge.letters import Letters, Look, Void, drop, redrive, void
+from edge.quota import FOLD_FROM, drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import PAGE_BYTES, Changes, Input, SpoolDb, State
+from edge.spooldb import PAGE_BYTES, Changes, DeadMessage, Input, SpoolDb, State
 
 log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
 HEAD_BYTES = 2048  # of a message, around its results: header and route at their longest
+STEPS_MAX = 64  # of folding or dropping in one group
 PAGES_SPARE = 256  # of the quota, kept for confirmations and state, so that a full spool can still drain
 
 
@@ -51,6 +58,13 @@ class Journal(msgspec.Struct):
     on_durable: Callback | None = None
 
 
+class Again(msgspec.Struct):
+    """Nothing new: what is held back may fit now."""
+
+
+Op = Again | Accept | Journal | Confirmation | Void | Letters | Look
+
+
 class SpoolStats(msgspec.Struct):
     """The spool's account after a commit. ``accepted``, ``confirmed`` and ``pending`` weigh executions (P5.11).
 
@@ -67,12 +81,16 @@ class SpoolStats(msgspec.Struct):
     inputs: int = 0
     bytes_used: int = 0
     held: int = 0
+    dead: int = 0
+    dropped: int = 0
+    set_aside: int = 0
+    folded: int = 0
     previous: list[Epoch] = []
 
     @property
     def pending(self) -> int:
-        """Accepted and not yet confirmed."""
-        return self.accepted - self.confirmed
+        """Accepted, and neither confirmed nor given up (P5.11)."""
+        return self.accepted - self.confirmed - self.dead - self.dropped - self.set_aside
 
 
 class Committed(msgspec.Struct):
@@ -81,6 +99,8 @@ class Committed(msgspec.Struct):
     durable: list[Callback]
     frozen: list[Frozen]
     stats: SpoolStats
+    done: list[tuple[asyncio.Future[Any], Any]] = []
+    accepted: int = 0
 
 
 class _Attempt(msgspec.Struct):
@@ -89,6 +109,7 @@ class _Attempt(msgspec.Struct):
     changes: Changes
     durable: list[Callback]
     held: list[Accept]
+    accepted: int = 0
 
 
 class Spool:
@@ -98,6 +119,7 @@ class Spool:
         path: of the file. node, root: whose it is; in every topic.
         on_frozen: called on the loop with messages to publish, in order.
         on_fatal: called on the loop when the spool can go on no more; the agent must stop.
+        codec: of summaries and loss records; results come encoded.
         fault: called at the points ``deleting``, ``spool_committed``, ``source_ack`` and ``promoted``.
         db, writer: what a simulation replaces: the file, and what commits groups to it (a GroupWriter's arguments).
     """
@@ -112,12 +134,13 @@ class Spool:
         on_fatal: Callable[[BaseException], None],
         settings: SpoolSettings | None = None,
         window: UplinkSettings | None = None,
+        codec: CodecName = "json",
         clock: Clock | None = None,
         fault: Fault = no_fault,
         db: SpoolDb | None = None,
-        writer: Callable[..., Writer[Accept | Journal | Confirmation]] = GroupWriter,
+        writer: Callable[..., Writer[Op]] = GroupWriter,
     ) -> None:
-        self._node, self._root = node, root
+        self._node, self._root, self._codec = node, root, codec
         self._settings, self._window = settings or SpoolSettings(), window or UplinkSettings()
         self._clock = clock or SystemClock()
         self._on_frozen, self._on_fatal, self._fault = on_frozen, on_fatal, fault
@@ -144,7 +167,8 @@ class Spool:
         """
         state = self._load()
         inputs = [item._replace(attempts=item.attempts + 1) for item in self._db.inputs()]
-        begun = State(Epoch(state.epoch.n + 1, new_id()), 1, state.accepted, state.confirmed, state.commits + 1)
+        epoch = Epoch(state.epoch.n + 1, new_id())
+        begun = msgspec.structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1)
         self._db.apply(Changes(begun, new_inputs=inputs))
         self._state = begun
         self.stats = self._account()
@@ -168,6 +192,26 @@ class Spool:
         if self.stats.bytes_used > self._quota:
             raise QueueFullError("spool", self._settings.bytes_max)
         self._writer.submit(Journal(item, on_durable))
+
+    def void(self, key: tuple[int, int], refusal: Refusal) -> None:
+        """Replace a message that the cloud refuses for good by a ``void`` record, and keep it as a dead letter (P5.9).
+
+        ``key`` is epoch counter and sequence. Left to the next refusal when the queue is full.
+        """
+        with suppress(QueueFullError):
+            self._writer.submit(Void(key, refusal))
+
+    async def dead(self) -> list[DeadMessage]:
+        """The dead letters, oldest first. Raises QueueFullError."""
+        answer: asyncio.Future[list[DeadMessage]] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Look(answer))
+        return await answer
+
+    async def letters(self, order: str, ids: list[str]) -> int:
+        """``redrive`` or ``drop`` dead letters (no ids: all); returns how many. Raises QueueFullError."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Letters(order, ids, done))
+        return await done
 
     def confirm(self, confirmation: Confirmation) -> None:
         """Forget what the cloud has committed (P5.6). Never refused: the uplink asks once, and a full window gets no
@@ -207,17 +251,23 @@ class Spool:
             self._fault("source_ack")
         for callback in outcome.durable:
             callback()
+        if outcome.stats.held and outcome.accepted:  # more than the quota came at once, and part of it has found room
+            with suppress(QueueFullError):
+                self._writer.submit(Again())
+        for future, answer in outcome.done:
+            if not future.done():
+                future.set_result(answer)
         if outcome.frozen:
             self._fault("promoted")
             self._on_frozen(outcome.frozen)
 
-    def _failed(self, group: list[Accept | Journal | Confirmation], exc: BaseException) -> None:
+    def _failed(self, group: list[Op], exc: BaseException) -> None:
         log.critical("spool failed with %d operations not accepted: %s", len(group), exc)
         self._on_fatal(exc)
 
     # -- on the writer thread ------------------------------------------------------------------------------------------
 
-    def _commit(self, group: list[Accept | Journal | Confirmation]) -> Committed:
+    def _commit(self, group: list[Op]) -> Committed:
         if self._attempt is not None:
             attempt = self._attempt
             self._load()
@@ -227,33 +277,27 @@ class Spool:
         accepts = self._held + [op for op in group if type(op) is Accept]
         journal = [op for op in group if type(op) is Journal]
         gone = self._confirmed([op for op in group if type(op) is Confirmation])
-        room = self._quota - self._db.bytes_used()
-        accepts, held = self._within(accepts, room + sum(len(message.payload) for message in gone))
-        changes = self._plan(accepts, journal, gone)
+        self._make_room(sum(len(op.packed.body) + 64 for op in accepts))
+        room = self._quota - self._db.bytes_used() + sum(len(message.payload) for message in gone)
+        accepts, held = self._within(accepts, room)
+        changes = Changes(msgspec.structs.replace(self._state, commits=self._state.commits + 1))
+        orders = [op for op in group if type(op) is Letters]
+        self._looked([op for op in group if type(op) is Look], changes)
+        self._plan(changes, accepts, journal, gone, [op for op in group if type(op) is Void], orders)
         durable = [op.on_durable for op in accepts if op.on_durable is not None]
         durable += [op.on_durable for op in journal if op.on_durable is not None]
-        attempt = _Attempt(changes, durable, held)
+        attempt = _Attempt(changes, durable, held, len(accepts))
         if gone:
             self._fault("deleting")
-        try:
-            self._db.apply(changes)
-        except StorageError:
-            self._db.close()
-            self._attempt = attempt  # its fate is unknown; the file tells when it is open again
-            raise
+        self._write(attempt)
         self._fault("spool_committed")
-        self._state = changes.state
-        for key in changes.gone_messages:
-            self._in_window.pop(key, None)
-        self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
-        self._backlog += len(changes.new_results) - len(changes.gone_results)
-        self._inputs.difference_update(changes.gone_inputs)
-        self._inputs.update(item.id for item in changes.new_inputs)
         return self._finish(attempt)
 
     def _finish(self, attempt: _Attempt) -> Committed:
         self._held = attempt.held
-        return Committed(attempt.durable, attempt.changes.new_messages, self._account())
+        return Committed(
+            attempt.durable, attempt.changes.new_messages, self._account(), attempt.changes.done, attempt.accepted
+        )
 
     def _within(self, accepts: list[Accept], room: int) -> tuple[list[Accept], list[Accept]]:
         """Split into what the quota has room for (``room`` bytes) and what must wait for a confirmation.
@@ -275,29 +319,95 @@ class Spool:
             if any(message.epoch == of and (sequence <= through or sequence in also) for of, through, also in spans)
         ]
 
-    def _plan(self, accepts: list[Accept], journal: list[Journal], gone: list[Frozen]) -> Changes:
+    def _make_room(self, wanted: int) -> None:
+        """Fold, and if that is not enough drop, until ``wanted`` bytes fit or nothing more can be gained (P5.10).
+
+        Each step is a transaction of its own, so the next one sees what it left.
+        """
+        for step in range(STEPS_MAX):
+            used = self._db.bytes_used()
+            fits = used + wanted <= self._quota
+            if not self._backlog or used < FOLD_FROM * self._quota or (fits and step):
+                return
+            changes = Changes(msgspec.structs.replace(self._state))
+            gained = fold_step(self._db, changes, self._codec)
+            if not gained and not fits and self._settings.full == "drop_oldest":
+                gained = drop_step(self._db, changes, self._codec, used + wanted - self._quota)
+            if not gained:
+                return
+            self._write(_Attempt(changes, [], self._held))
+
+    def _write(self, attempt: _Attempt) -> None:
+        """Commit, then change memory. When that fails its fate is unknown: the file tells when it is open again."""
+        changes = attempt.changes
+        try:
+            self._db.apply(changes)
+        except StorageError:
+            self._db.close()
+            self._attempt = attempt
+            raise
+        self._state = changes.state
+        for key in changes.gone_messages:
+            self._in_window.pop(key, None)
+        self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
+        self._backlog += len(changes.new_results) + len(changes.folded_results) - len(changes.gone_results)
+        self._inputs.difference_update(changes.gone_inputs)
+        self._inputs.update(item.id for item in changes.new_inputs)
+
+    def _plan(
+        self,
+        changes: Changes,
+        accepts: list[Accept],
+        journal: list[Journal],
+        gone: list[Frozen],
+        voids: list[Void],
+        orders: list[Letters],
+    ) -> None:
         """Say what this group changes, without changing anything: the file first, then memory."""
-        state = msgspec.structs.replace(self._state, commits=self._state.commits + 1)
+        state = changes.state
         state.accepted += sum(op.packed.weight for op in accepts)
         state.confirmed += sum(message.weight for message in gone)
-        gone_messages = [(m.epoch.n, m.sequence) for m in gone]
+        changes.gone_messages = [(m.epoch.n, m.sequence) for m in gone]
         ended = {op.input_id for op in accepts if op.input_id}
-        changes = Changes(
-            state,
-            gone_messages=gone_messages,
-            new_inputs=[op.input for op in journal if op.input.id not in ended],
-            gone_inputs=list(ended),
-        )
-        window = {key: message for key, message in self._in_window.items() if key not in set(gone_messages)}
+        changes.new_inputs = [op.input for op in journal if op.input.id not in ended]
+        changes.gone_inputs = list(ended)
+        window = {key: message for key, message in self._in_window.items() if key not in set(changes.gone_messages)}
+        for op in voids:
+            self._void(op, window, changes)
         backlog = self._backlog
         if backlog and self._has_room(window, state):
             taken = self._promote(self._packed(self._db.oldest_results(self._window.window_bytes)), window, changes)
             changes.gone_results = [row for packed in taken for row in packed.rows]
             backlog -= len(changes.gone_results)
-        fresh = self._packed([op.packed for op in accepts])
+        fresh = self._packed([*self._ordered(orders, changes), *(op.packed for op in accepts)])
         taken = [] if backlog else self._promote(fresh, window, changes)
         changes.new_results = fresh[len(taken) :]
-        return changes
+
+    def _void(self, op: Void, window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
+        message = window.get(op.key)
+        if message is None or not message.weight:  # confirmed meanwhile, or void already
+            return
+        low, now = self._low(window, changes.state), self._clock.time()
+        window[op.key] = void(message, op.refusal, changes, root=self._root, node=self._node, low=low, at=now)
+        changes.new_messages.append(window[op.key])
+
+    def _ordered(self, orders: list[Letters], changes: Changes) -> list[Packed]:
+        """Do what the operator wants with dead letters; returns what is to be sent."""
+        packed: list[Packed] = []
+        for op in orders:
+            letters = [
+                letter
+                for letter in self._db.dead()
+                if (letter.id in op.ids or not op.ids) and letter.id not in changes.gone_dead
+            ]
+            before = len(changes.gone_dead)
+            packed += redrive(letters, changes) if op.order == "redrive" else drop(letters, changes, self._codec)
+            changes.done.append((op.done, len(changes.gone_dead) - before))
+        return packed
+
+    def _looked(self, questions: list[Look], changes: Changes) -> None:
+        for question in questions:
+            changes.done.append((question.answer, self._db.dead()))
 
     def _packed(self, items: list[Packed]) -> list[Packed]:
         return pack(items, self._window.batch_results, self._batch_bytes) if items else []
@@ -349,5 +459,9 @@ class Spool:
             len(self._inputs),
             self._db.bytes_used(),
             len(self._held),
+            state.dead,
+            state.dropped,
+            state.set_aside,
+            state.folded,
             sorted({message.epoch for message in self._in_window.values()} - {state.epoch}),
         )

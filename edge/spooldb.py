@@ -6,32 +6,37 @@ takes every commit since the last checkpoint (reliability R2).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
+from common.codec import CodecName
 from common.errors import ConfigError, FieldpostError, StorageError
 from common.models import Epoch
 from edge.batching import Frozen, Packed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
 _SCHEMA = """
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, root TEXT NOT NULL,
     epoch_n INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, next_sequence INTEGER NOT NULL,
-    accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL
+    accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL,
+    dead INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0, set_aside INTEGER NOT NULL DEFAULT 0,
+    folded INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
-    count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL
+    count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'rulestatus'
 );
+CREATE INDEX results_by_rule ON results (namespace, rule);
 CREATE TABLE messages (
     epoch_n INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, msg_id TEXT NOT NULL,
     topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL,
@@ -41,12 +46,26 @@ CREATE TABLE inputs (
     id TEXT PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, msg_id TEXT NOT NULL, topic TEXT NOT NULL,
     payload BLOB NOT NULL, attempts INTEGER NOT NULL
 );
+CREATE TABLE dead (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, version TEXT NOT NULL,
+    topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL
+)
 """
+_RESULT = "id, namespace, rule, codec, count, weight, body, kind"
+_FROM_1 = """
+ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN folded INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX results_by_rule ON results (namespace, rule);
+ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'rulestatus';
+""" + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
 
 
 class State(msgspec.Struct):
-    """The spool's one row of state. ``accepted`` and ``confirmed`` weigh executions (P5.11); ``commits`` counts
-    groups.
+    """The spool's one row of state; ``commits`` counts groups, all other counts weigh executions (P5.11).
+
+    accepted = confirmed + dead + dropped + set_aside + pending, always; ``folded`` lost their details, not their count.
     """
 
     epoch: Epoch
@@ -54,6 +73,15 @@ class State(msgspec.Struct):
     accepted: int = 0
     confirmed: int = 0
     commits: int = 0
+    dead: int = 0
+    dropped: int = 0
+    set_aside: int = 0
+    folded: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Executions that are accepted and neither confirmed nor lost."""
+        return self.accepted - self.confirmed - self.dead - self.dropped - self.set_aside
 
 
 class Input(NamedTuple):
@@ -71,16 +99,34 @@ class Input(NamedTuple):
     attempts: int = 1
 
 
+class DeadMessage(NamedTuple):
+    """A message that the cloud can never accept, kept as it was (P5.9). ``version`` is its epoch and sequence."""
+
+    id: str
+    at: float
+    reason: str
+    detail: str
+    version: str
+    topic: str
+    codec: CodecName
+    weight: int
+    payload: bytes
+
+
 class Changes(msgspec.Struct):
     """What one group changes, all in one transaction."""
 
     state: State
     new_results: list[Packed] = []
+    folded_results: list[Packed] = []  # summaries, each in the place of its one row, if it has one
     gone_results: list[int] = []
     new_messages: list[Frozen] = []
     gone_messages: list[tuple[int, int]] = []
     new_inputs: list[Input] = []
     gone_inputs: list[str] = []
+    new_dead: list[DeadMessage] = []
+    gone_dead: list[str] = []
+    done: list[tuple[asyncio.Future[Any], Any]] = []  # what to tell whom when it is durable
 
 
 class SpoolDb:
@@ -110,6 +156,10 @@ class SpoolDb:
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version == 0:
                     for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                elif version == 1:
+                    for statement in _FROM_1.split(";"):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 elif version != SCHEMA_VERSION:
@@ -156,7 +206,7 @@ class SpoolDb:
         row = db.execute("SELECT * FROM state").fetchone()
         if row is None:
             return State(Epoch(0, ""))
-        _, node, root, n, uuid, next_sequence, accepted, confirmed, commits = row
+        _, node, root, n, uuid, *counts = row
         if (node, root) != (self._node, self._root):
             left = db.execute("SELECT (SELECT count(*) FROM results) + (SELECT count(*) FROM messages)").fetchone()[0]
             if left:
@@ -165,7 +215,7 @@ class SpoolDb:
                     f"start once more as that node until they are sent, or move the file away",
                     file=str(self._path),
                 )
-        return State(Epoch(n, uuid), next_sequence, accepted, confirmed, commits)
+        return State(Epoch(n, uuid), *counts)
 
     def close(self) -> None:
         """Close the file; harmless when it is not open."""
@@ -193,12 +243,21 @@ class SpoolDb:
             db.executemany("DELETE FROM inputs WHERE id = ?", [(row,) for row in changes.gone_inputs])
         if changes.new_results:
             db.executemany(
-                "INSERT INTO results (namespace, rule, codec, count, weight, body) VALUES (?, ?, ?, ?, ?, ?)",
-                [packed[:6] for packed in changes.new_results],
+                "INSERT INTO results (namespace, rule, codec, count, weight, body, kind) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*packed[:6], packed.kind) for packed in changes.new_results],
             )
+        if changes.folded_results:
+            db.executemany(
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*(packed.rows or (None,)), *packed[:6], packed.kind) for packed in changes.folded_results],
+            )
+        if changes.new_dead:
+            db.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", changes.new_dead)
+        if changes.gone_dead:
+            db.executemany("DELETE FROM dead WHERE id = ?", [(row,) for row in changes.gone_dead])
         if changes.new_messages:
             db.executemany(
-                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (m.epoch.n, m.sequence, m.epoch.uuid, m.msg_id, m.topic, m.codec, m.weight, m.payload)
                     for m in changes.new_messages
@@ -206,21 +265,36 @@ class SpoolDb:
             )
         s = changes.state
         db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self._node, self._root, s.epoch.n, s.epoch.uuid, s.next_sequence, s.accepted, s.confirmed, s.commits),
+            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self._node, self._root, *s.epoch, *msgspec.structs.astuple(s)[1:]),
         )
 
-    def oldest_results(self, bytes_max: int) -> list[Packed]:
-        """The oldest result rows, at most SELECT_ROWS and about ``bytes_max`` bytes (always one, if there is one)."""
+    def oldest_results(self, bytes_max: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
+        """The oldest result rows, at most ``rows_max`` and about ``bytes_max`` bytes (always one, if there is one)."""
+        return self._packed(f"SELECT {_RESULT} FROM results ORDER BY id LIMIT ?", bytes_max, rows_max)
+
+    def oldest_of_a_rule(self, bytes_max: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
+        """The same of one rule only, the one that has waited longest among those with several rows; or nothing."""
+        query = (
+            f"SELECT {_RESULT} FROM results, (SELECT namespace AS n, rule AS r FROM results WHERE kind = 'rulestatus' "
+            "GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY min(id) LIMIT 1) WHERE namespace = n AND rule = r "
+            "ORDER BY id LIMIT ?"
+        )
+        return self._packed(query, bytes_max, rows_max)
+
+    def _packed(self, query: str, bytes_max: int, rows_max: int) -> list[Packed]:
         found: list[Packed] = []
         size = 0
-        query = "SELECT id, namespace, rule, codec, count, weight, body FROM results ORDER BY id LIMIT ?"
-        for row, namespace, rule, codec, count, weight, body in self._rows(query, SELECT_ROWS):
-            found.append(Packed(namespace, rule, codec, count, weight, body, (row,)))
+        for row, namespace, rule, codec, count, weight, body, kind in self._rows(query, rows_max):
+            found.append(Packed(namespace, rule, codec, count, weight, body, (row,), kind))
             size += len(body)
             if size >= bytes_max:
                 break
         return found
+
+    def dead(self) -> list[DeadMessage]:
+        """All messages that the cloud refused for good, oldest first."""
+        return [DeadMessage(*row) for row in self._rows("SELECT * FROM dead ORDER BY at, id")]
 
     def messages(self) -> list[Frozen]:
         """All frozen messages, oldest first: at most a window of them."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from hashlib import sha256
 
 import msgspec
 
@@ -21,11 +22,14 @@ from common.faults import Fault, no_fault
 from common.messaging.base import NOBODY_LISTENS, NOT_AUTHORISED, NOT_SENT, PUBLISHED, Link, Properties
 from common.models import Confirmation, Epoch, Refusal
 from edge.batching import Frozen
+from edge.letters import FINAL
 from edge.settings import UplinkSettings
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.25  # how exactly resends are timed
+PROBE = 1  # messages that fly while no controller is known to be online
+SLOW_START = 4  # messages that fly when one came online; each confirmed one allows one more, up to the window
 
 
 class _Sending(msgspec.Struct):
@@ -35,12 +39,14 @@ class _Sending(msgspec.Struct):
     due: float = 0.0
     wait: float = 0.0
     sends: int = 0
+    flying: bool = False  # sent on this connection
 
 
 class Uplink:
     """Sends frozen messages over ``link`` and takes confirmations.
 
-    Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``); ``rng`` draws the jitter;
+    Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``), ``void`` what the cloud refuses for
+    good; ``rng`` draws the jitter;
     ``fault`` is called at the points ``published`` and ``puback``.
     """
 
@@ -48,16 +54,19 @@ class Uplink:
         self,
         link: Link,
         forget: Callable[[Confirmation], None],
+        void: Callable[[tuple[int, int], Refusal], None] = lambda key, refusal: None,
         *,
         settings: UplinkSettings | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         fault: Fault = no_fault,
     ) -> None:
-        self._link, self._forget, self._fault = link, forget, fault
+        self._link, self._forget, self._void, self._fault = link, forget, void, fault
         self._settings = settings or UplinkSettings()
         self._clock, self._rng = clock or SystemClock(), rng or random.Random()
         self._sending: dict[tuple[int, int], _Sending] = {}
+        self._controllers: set[str] = set()  # that are online, as far as this connection has told
+        self._pace = PROBE
         self._sent = self._resent = self._confirmed = self._refused = 0
         self._alarms = {NOBODY_LISTENS: 0, NOT_AUTHORISED: 0}
 
@@ -67,18 +76,46 @@ class Uplink:
         return len(self._sending)
 
     def add(self, messages: list[Frozen]) -> None:
-        """Take frozen messages, in order, and publish them if there is a connection."""
+        """Take frozen messages, in order, and publish as many as the pace allows. A ``void`` record replaces its
+        message.
+        """
         for message in messages:
-            sending = self._sending[(message.epoch.n, message.sequence)] = _Sending(message)
-            if self._link.connected:
-                self._send(sending)
+            self._sending[message.epoch.n, message.sequence] = _Sending(message)
+        self._send_more()
 
-    def send_all(self) -> None:
-        """Send everything unconfirmed now, oldest first: after a reconnect, or when a controller came online."""
-        for key in sorted(self._sending):
+    def connected(self) -> None:
+        """A connection began: everything unconfirmed is due again, oldest first, slowly at the beginning."""
+        self._controllers.clear()
+        self._pace = PROBE
+        self._send_again()
+
+    def controller(self, name: str, online: bool) -> None:
+        """A controller came or went. With none, one message probes, not the window (P5.4)."""
+        fresh = online and name not in self._controllers
+        (self._controllers.add if online else self._controllers.discard)(name)
+        if not self._controllers:
+            self._pace = PROBE
+        elif fresh:
+            self._pace = max(self._pace, SLOW_START)
+            self._send_again()
+
+    def _send_again(self) -> None:
+        for sending in self._sending.values():
+            sending.flying, sending.wait, sending.due = False, 0.0, 0.0
+        self._send_more()
+
+    def _send_more(self) -> None:
+        """Send the oldest messages that do not fly, until as many fly as the pace allows."""
+        if not self._link.connected:
+            return
+        flying, now = sum(sending.flying for sending in self._sending.values()), self._clock.monotonic()
+        for key in sorted(self._sending) if flying < self._pace else ():
             sending = self._sending[key]
-            sending.wait = 0.0
-            self._send(sending)
+            if not sending.flying and sending.due <= now:
+                self._send(sending)
+                flying += sending.flying
+                if flying >= self._pace:
+                    return
 
     def confirmed(self, confirmation: Confirmation) -> None:
         """Forget what the cloud has committed. Unknown or repeated confirmations do nothing."""
@@ -98,17 +135,25 @@ class Uplink:
         self._confirmed += len(done)
         if done:
             self._forget(confirmation)
+            self._pace = min(max(self._pace, SLOW_START) + len(done), self._settings.window_messages)
+            self._send_more()
 
     def refused(self, msg_id: str, refusal: Refusal) -> None:
-        """Note that the cloud can never accept a message; it stays in the spool and is sent again at the longest
-        wait.
+        """Deal with a message that the cloud does not take: for good it becomes void, else it waits (P5.9).
+
+        It is named by its id, or, when the cloud could not read that, by the digest of its payload.
         """
-        for sending in self._sending.values():
-            if sending.message.msg_id == msg_id:
+        for key, sending in self._sending.items():
+            message = sending.message
+            if message.msg_id == msg_id or (refusal.sha256 and sha256(message.payload).hexdigest() == refusal.sha256):
                 self._put_off(sending, f"the cloud refuses it: {refusal.reason} {refusal.detail}")
+                if refusal.reason in FINAL and message.weight:
+                    self._void(key, refusal)
+                return
 
     def _put_off(self, sending: _Sending, why: str) -> None:
         self._refused += 1
+        sending.flying = False  # it takes nobody's place while it waits
         sending.wait = self._settings.resend_max_s
         sending.due = self._clock.monotonic() + sending.wait
         log.error("message %s waits %.0f s: %s", sending.message.version, sending.wait, why)
@@ -123,11 +168,13 @@ class Uplink:
         """Send every message again whose wait is over."""
         if self._sending and self._link.connected:
             now = self._clock.monotonic()
-            for sending in [s for s in self._sending.values() if s.due <= now]:
+            for sending in [s for s in self._sending.values() if s.flying and s.due <= now]:
                 self._send(sending)
+            self._send_more()
 
     def _send(self, sending: _Sending) -> None:
         message = sending.message
+        sending.flying = True
         sending.wait = min(max(self._settings.resend_first_s, sending.wait * 2), self._settings.resend_max_s)
         sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
         try:
@@ -162,6 +209,8 @@ class Uplink:
             "confirmed": self._confirmed,
             "refused": self._refused,
             "unconfirmed": len(self._sending),
+            "pace": self._pace,
+            "controllers": len(self._controllers),
             "nobody_listens": self._alarms[NOBODY_LISTENS],
             "not_authorised": self._alarms[NOT_AUTHORISED],
         }

@@ -157,26 +157,6 @@ async def test_file_that_is_no_spool_is_one_clear_error(tmp_path: Path):
         Collected(tmp_path)
 
 
-async def test_full_spool_holds_results_back_until_confirmations_free_it(tmp_path: Path):
-    """R1.6: at bytes_max nothing more is accepted, nothing is lost, and draining makes room again."""
-    window = UplinkSettings(window_messages=4, batch_results=16, window_bytes=1 << 17)
-    it = Collected(tmp_path, SpoolSettings(bytes_max=(1 << 20) + (1 << 18)), window)
-    big = [result(source_id=f"{n:05d}" + "x" * 400) for n in range(1500)]
-    for item in big:
-        it.accept(item)
-    await eventually(lambda: it.spool.stats.held > 0)
-    assert it.spool.room == 0
-    accepted = it.spool.stats.accepted
-    assert 0 < accepted < 1500
-    while len(it.durable) < 1500 or it.spool.stats.pending:
-        before = it.spool.stats.confirmed
-        it.spool.confirm(Confirmation(str(it.spool.stats.epoch), it.spool.stats.next_sequence - 1))
-        await eventually(lambda: it.spool.stats.confirmed > before)  # noqa: B023
-        assert it.spool.stats.bytes_used <= (1 << 20) + (1 << 18)
-    assert [r.source_id for m in it.frozen for r in results_of(m)] == [item.source_id for item in big]
-    await it.spool.stop()
-
-
 async def test_queue_bound_refuses_instead_of_growing(tmp_path: Path):
     """R1.6: more results than may wait for a commit are refused to the caller, who holds its source."""
     it = Collected(tmp_path, SpoolSettings(queue_results_max=10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
@@ -26,8 +27,20 @@ class Up:
 
     def __init__(self) -> None:
         self.link, self.clock, self.forgotten = FakeLink(), ManualClock(), []
-        self.uplink = Uplink(self.link, self.forgotten.append, clock=self.clock, rng=random.Random(1))
-        self.link.on_connect = self.uplink.send_all
+        self.void: list[tuple[tuple[int, int], Refusal]] = []
+        self.uplink = Uplink(
+            self.link,
+            self.forgotten.append,
+            lambda key, refusal: self.void.append((key, refusal)),
+            clock=self.clock,
+            rng=random.Random(1),
+        )
+        self.link.on_connect = self.uplink.connected
+
+    def connect(self) -> None:
+        """A connection on which a controller is online."""
+        self.link.connect()
+        self.uplink.controller("cloud-1", online=True)
 
     def sent(self) -> list[bytes]:
         return [payload for _, payload, _, _ in self.link.published]
@@ -46,14 +59,14 @@ def test_nothing_is_published_while_disconnected():
     messages = [frozen(1), frozen(2)]
     up.uplink.add(messages)
     assert up.sent() == []
-    up.link.connect()
-    assert up.sent() == [message.payload for message in messages]
+    up.connect()
+    assert list(dict.fromkeys(up.sent())) == [message.payload for message in messages]
 
 
 def test_same_bytes_again_until_confirmed():
     """P5.6: without a confirmation the very same bytes go out again; a PUBACK alone forgets nothing."""
     up = Up()
-    up.link.connect()
+    up.connect()
     message = frozen(1)
     up.uplink.add([message])
     for _ in range(4):
@@ -68,7 +81,7 @@ def test_same_bytes_again_until_confirmed():
 def test_waits_double_from_two_to_sixty_seconds():
     """P5.6: first after 2 s, then doubling to 60 s, with a quarter of jitter either way."""
     up = Up()
-    up.link.connect()
+    up.connect()
     up.uplink.add([frozen(1)])
     waits, since = [], 0.0
     for _ in range(int(400 / 0.25)):
@@ -86,22 +99,22 @@ def test_reconnect_sends_everything_unconfirmed_in_order():
     up = Up()
     old, new = Epoch(1, new_id()), EPOCH
     messages = [frozen(9, old), frozen(1, new), frozen(2, new)]
-    up.link.connect()
+    up.connect()
     up.uplink.add(messages)
     up.link.disconnect()
     up.link.published.clear()
-    up.link.connect()
-    assert up.sent() == [m.payload for m in messages]
+    up.connect()
+    assert list(dict.fromkeys(up.sent())) == [m.payload for m in messages]
 
 
 def test_confirmation_with_single_later_ones():
     """P5.5: everything up to ``through``, and the single ones in ``also``; nothing else is forgotten."""
     up = Up()
-    up.link.connect()
+    up.connect()
     up.uplink.add([frozen(n) for n in range(1, 8)])
     up.uplink.confirmed(Confirmation(str(EPOCH), 2, [4, 6]))
     up.link.published.clear()
-    up.uplink.send_all()
+    up.uplink.controller("cloud-2", online=True)
     assert len(up.sent()) == 3
     assert up.uplink.unconfirmed == 3
 
@@ -110,7 +123,7 @@ def test_confirmation_with_single_later_ones():
 def test_foreign_confirmations_do_nothing(epoch):
     """A confirmation of an unknown epoch, or one that is none, forgets nothing and harms nothing."""
     up = Up()
-    up.link.connect()
+    up.connect()
     up.uplink.add([frozen(1)])
     up.uplink.confirmed(Confirmation(epoch, 100))
     assert (up.uplink.unconfirmed, up.forgotten) == (1, [])
@@ -120,7 +133,7 @@ def test_lost_connection_is_no_alarm_but_nobody_listening_is():
     """P5.4: the PUBACK's reason is looked at and counted; the message stays."""
     up = Up()
     up.link.hold = True
-    up.link.connect()
+    up.connect()
     up.uplink.add([frozen(1), frozen(2)])
     up.link.held[0](NOBODY_LISTENS)
     up.link.held[1](NOT_SENT)
@@ -131,10 +144,61 @@ def test_lost_connection_is_no_alarm_but_nobody_listening_is():
 def test_refused_message_is_kept_and_sent_rarely():
     """P5.9: what the cloud refuses stays, is counted, and does not flood the cloud."""
     up = Up()
-    up.link.connect()
+    up.connect()
     message = frozen(1)
     up.uplink.add([message])
-    up.uplink.refused(message.msg_id, Refusal("undecodable", "by the test"))
-    assert up.uplink.statistics()["refused"] == 1
+    up.uplink.refused(message.msg_id, Refusal("beyond_window", "by the test"))
+    assert (up.uplink.statistics()["refused"], up.void) == (1, [])
     assert up.pass_time(30) == 0
     assert up.pass_time(60) == 1
+
+
+def test_refused_for_good_becomes_void_by_id_or_by_digest():
+    """P5.9: a final refusal is handed to the spool; when the cloud could not read the id, the digest names the
+    message.
+    """
+    up = Up()
+    up.connect()
+    messages = [frozen(1), frozen(2)]
+    up.uplink.add(messages)
+    up.uplink.refused(messages[0].msg_id, Refusal("route_mismatch", "by the test"))
+    unread = Refusal("undecodable", "by the test", hashlib.sha256(messages[1].payload).hexdigest())
+    up.uplink.refused("", unread)
+    assert [key for key, _ in up.void] == [(EPOCH.n, 1), (EPOCH.n, 2)]
+    up.uplink.refused("nobody", Refusal("undecodable"))
+    assert len(up.void) == 2
+
+
+def test_one_message_probes_while_no_controller_is_online():
+    """P5.4: without a controller only the oldest message is tried, again and again, not the window."""
+    up = Up()
+    messages = [frozen(n) for n in range(1, 11)]
+    up.uplink.add(messages)
+    up.link.connect()
+    for _ in range(5):
+        up.pass_time(100)
+    assert set(up.sent()) == {messages[0].payload}
+    up.link.published.clear()
+    up.uplink.controller("cloud-1", online=True)
+    assert up.sent() == [message.payload for message in messages[:4]]
+    up.uplink.controller("cloud-1", online=False)
+    up.uplink.confirmed(Confirmation(str(EPOCH), 4))  # its last word: somebody counts, so it goes on
+    assert up.uplink.unconfirmed == 6
+
+
+def test_pace_starts_slow_and_grows_with_each_confirmed_message():
+    """P5.4, P5.6: four messages after a connect, then one more for each that is confirmed, up to the window."""
+    up = Up()
+    up.connect()
+    up.uplink.add([frozen(n) for n in range(1, 65)])
+    flying = [len(up.sent())]
+    through = 0
+    while up.uplink.unconfirmed:
+        through = len(up.sent())
+        up.uplink.confirmed(Confirmation(str(EPOCH), through))
+        flying.append(len(up.sent()) - through)
+    assert flying == [4, 8, 16, 32, 4, 0]
+    assert len(set(up.sent())) == len(up.sent()) == 64
+    up.link.disconnect()
+    up.connect()
+    assert up.uplink.statistics()["pace"] == 4

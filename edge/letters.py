@@ -1,0 +1,107 @@
+"""Dead letters of the edge: messages that the cloud can never accept, kept, shown, tried again or dropped (P5.9)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from common import codec as codecs
+from common.codec import CodecName
+from common.errors import RefusedError
+from common.message import new_id
+from common.models import LOST_DROPPED, LOST_VOID, ExecResult, LossRecord, Refusal
+from edge.batching import Frozen, Packed, freeze, loss
+from edge.spooldb import Changes, DeadMessage
+
+# Refusals that no later sending can change. Others (beyond_window, conflict, ...) keep the message where it is.
+FINAL = frozenset({
+    "undecodable", "too_large", "route_mismatch", "unknown_type", "invalid_topic", "invalid_resource", "stale_epoch",
+})  # fmt: skip
+
+
+class Void(msgspec.Struct):
+    """A frozen message that the cloud refuses for good, named by epoch counter and sequence."""
+
+    key: tuple[int, int]
+    refusal: Refusal
+
+
+class Look(msgspec.Struct):
+    """A question for the dead letters."""
+
+    answer: asyncio.Future[list[DeadMessage]]
+
+
+class Letters(msgspec.Struct):
+    """An order of the operator: ``redrive`` or ``drop`` the dead letters with these ids (empty: all).
+
+    ``done`` gets how many letters it was done for.
+    """
+
+    order: str
+    ids: list[str]
+    done: asyncio.Future[int]
+
+
+def void(message: Frozen, refusal: Refusal, changes: Changes, *, root: str, node: str, low: int, at: float) -> Frozen:
+    """Move ``message`` to the dead letters and return the record that takes its place: same epoch, same sequence."""
+    record = LossRecord(
+        new_id(),
+        LOST_VOID,
+        results=message.weight,
+        messages=1,
+        epoch=str(message.epoch),
+        first_sequence=message.sequence,
+        last_sequence=message.sequence,
+        reason=refusal.reason,
+        detail=refusal.detail,
+    )
+    changes.new_dead.append(
+        DeadMessage(
+            message.msg_id, at, refusal.reason, refusal.detail, message.version, message.topic, message.codec,
+            message.weight, message.payload,
+        )
+    )  # fmt: skip
+    changes.state.dead += message.weight
+    packed = loss(record, message.codec)
+    return freeze(packed, message.epoch, message.sequence, low, root=root, node=node, timestamp=int(at * 1000))
+
+
+def redrive(letters: list[DeadMessage], changes: Changes) -> list[Packed]:
+    """Return the results of dead letters as new ones, to be frozen anew; a letter that cannot be read stays."""
+    again: list[Packed] = []
+    for letter in letters:
+        try:
+            content = codecs.decode(letter.payload, ExecResult | list[ExecResult]).content
+        except RefusedError:
+            continue
+        for result in content if isinstance(content, list) else [content]:
+            body = codecs.encode(result, letter.codec)
+            again.append(Packed(result.project_id, result.rule_id, letter.codec, 1, result.count, body))
+        changes.state.dead -= letter.weight
+        changes.gone_dead.append(letter.id)
+    return again
+
+
+def drop(letters: list[DeadMessage], changes: Changes, codec: CodecName) -> list[Packed]:
+    """Give dead letters up for good, which is a loss; returns its record."""
+    weight = sum(letter.weight for letter in letters)
+    changes.state.dead -= weight
+    changes.state.dropped += weight
+    changes.gone_dead += [letter.id for letter in letters]
+    if not letters:
+        return []
+    detail = f"{len(letters)} dead letters were dropped by command"
+    record = LossRecord(new_id(), LOST_DROPPED, results=weight, messages=len(letters), reason="dlq_drop", detail=detail)
+    return [loss(record, codec)]
+
+
+def shown(letter: DeadMessage, *, payload: bool = False) -> dict[str, Any]:
+    """A dead letter as the command line shows it; with ``payload`` also what it says."""
+    row = {
+        "id": letter.id, "at": letter.at, "reason": letter.reason, "detail": letter.detail, "version": letter.version,
+        "topic": letter.topic, "results": letter.weight, "size": len(letter.payload),
+    }  # fmt: skip
+    return row | ({"payload": letter.payload.decode("utf-8", "backslashreplace")} if payload else {})

@@ -1,0 +1,186 @@
+"""A spool at its bounds, and what the cloud refuses for good: folded, dropped, void; the ledger balances (P5.9 to
+P5.11).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from common import codec as codecs
+from common.models import Confirmation, ExecResult, LossRecord, Refusal
+from edge.settings import SpoolSettings, UplinkSettings
+from edge.spooldb import _FROM_1, SpoolDb
+from tests.edge.support import NODE, ROOT, Collected, result, results_of
+from tests.support.wait import eventually
+
+BYTES = (1 << 20) + (1 << 18)  # less 1 MiB of reserve: 256 KiB for results
+NARROW = UplinkSettings(window_messages=4, batch_results=16, window_bytes=1 << 17)
+
+
+def _balance(it: Collected) -> None:
+    stats = it.spool.stats
+    assert stats.accepted == stats.confirmed + stats.dead + stats.dropped + stats.set_aside + stats.pending
+
+
+async def _drain(it: Collected) -> None:
+    while it.spool.stats.pending:
+        before = it.spool.stats.confirmed
+        it.spool.confirm(Confirmation(str(it.spool.stats.epoch), it.spool.stats.next_sequence - 1))
+        await eventually(lambda: it.spool.stats.confirmed > before)  # noqa: B023
+        _balance(it)
+
+
+async def _fill(it: Collected, items: list[ExecResult]) -> None:
+    for at in range(0, len(items), 100):
+        for item in items[at : at + 100]:
+            it.accept(item)
+        await eventually(lambda: len(it.durable) == min(at + 100, len(items)))  # noqa: B023
+
+
+def _losses(it: Collected) -> list[LossRecord]:
+    messages = [m for m in it.frozen if "/insert/default/lossrecord/" in m.topic]
+    contents = [codecs.decode(m.payload, LossRecord | list[LossRecord]).content for m in messages]
+    return [record for content in contents for record in (content if isinstance(content, list) else [content])]
+
+
+async def test_long_outage_folds_details_and_keeps_every_count(tmp_path: Path):
+    """P5.10: from 80 % on the oldest results become summaries; counts stay exact, nothing is dropped or held."""
+    it = Collected(tmp_path, SpoolSettings(bytes_max=BYTES), NARROW)
+    items = [result(f"rule-{n % 3}", source_id=f"{n:05d}" + "x" * 400) for n in range(6000)]
+    await _fill(it, items)
+    stats = it.spool.stats
+    assert (stats.accepted, stats.pending, stats.dropped, stats.held) == (6000, 6000, 0, 0)
+    assert stats.bytes_used <= BYTES
+    assert stats.folded > 5000
+    await _drain(it)
+    told = [r for m in it.frozen for r in results_of(m)]
+    counts = {f"rule-{n}": sum(r.count for r in told if r.rule_id == f"rule-{n}") for n in range(3)}
+    assert counts == {"rule-0": 2000, "rule-1": 2000, "rule-2": 2000}
+    assert sum(1 for r in told if r.count == 1) == 6000 - it.spool.stats.folded
+    await it.spool.stop()
+
+
+async def test_interleaved_rules_fold_too(tmp_path: Path):
+    """P5.10: also when the oldest thousand rows are all of different rules, those of one rule are found and folded."""
+    it = Collected(tmp_path, SpoolSettings(bytes_max=BYTES), NARROW)
+    items = [result(f"rule-{n % 200}", source_id="x" * 200) for n in range(4000)]
+    for item in items:  # one by one, so that each is a row of its own
+        it.accept(item)
+        if len(it.durable) < 200:
+            await eventually(lambda: it.spool.stats.accepted == len(it.durable))
+    await eventually(lambda: len(it.durable) == 4000)
+    assert (it.spool.stats.dropped, it.spool.stats.held) == (0, 0)
+    await _drain(it)
+    told = [r for m in it.frozen for r in results_of(m)]
+    assert sum(r.count for r in told) == 4000
+    assert {sum(r.count for r in told if r.rule_id == f"rule-{n}") for n in range(200)} == {20}
+    await it.spool.stop()
+
+
+async def test_what_does_not_fold_is_dropped_with_a_record(tmp_path: Path):
+    """P5.10: results that are all different go, the oldest first, when nothing else helps; the loss is told exactly."""
+    it = Collected(tmp_path, SpoolSettings(bytes_max=BYTES), NARROW)
+    items = [result(f"rule-{n}", source_id=f"{n:05d}" + "x" * 400) for n in range(1500)]
+    await _fill(it, items)
+    assert 0 < it.spool.stats.dropped < 1500
+    await _drain(it)
+    dropped = it.spool.stats.dropped
+    told = [r.rule_id for m in it.frozen if "lossrecord" not in m.topic for r in results_of(m)]
+    assert len(told) == len(set(told)) == 1500 - dropped
+    losses = _losses(it)
+    assert sum(record.results for record in losses) == dropped
+    assert {(record.kind, record.reason) for record in losses} == {("dropped", "spool_full")}
+    await it.spool.stop()
+
+
+async def test_block_holds_the_sources_instead(tmp_path: Path):
+    """P5.10: with ``full: block`` nothing is dropped; what does not fit is not accepted until the cloud makes room."""
+    it = Collected(tmp_path, SpoolSettings(bytes_max=BYTES, full="block"), NARROW)
+    items = [result(f"rule-{n}", source_id=f"{n:05d}" + "x" * 400) for n in range(1500)]
+    for item in items:
+        it.accept(item)
+    await eventually(lambda: it.spool.stats.held > 0)
+    assert it.spool.room == 0
+    assert 0 < it.spool.stats.accepted < 1500
+    while len(it.durable) < 1500 or it.spool.stats.pending:
+        before = it.spool.stats.confirmed
+        it.spool.confirm(Confirmation(str(it.spool.stats.epoch), it.spool.stats.next_sequence - 1))
+        await eventually(lambda: it.spool.stats.confirmed > before)  # noqa: B023
+        assert it.spool.stats.bytes_used <= BYTES
+    assert it.spool.stats.dropped == 0
+    assert len({r.rule_id for m in it.frozen for r in results_of(m)}) == 1500
+    await it.spool.stop()
+
+
+async def test_refused_message_becomes_void_and_a_dead_letter(tmp_path: Path):
+    """P5.9: same epoch and sequence, a loss record instead of results; the original is kept, and all behind it goes
+    on.
+    """
+    it = Collected(tmp_path, window=UplinkSettings(batch_results=1))
+    await _fill(it, [result(source_id=str(n)) for n in range(3)])
+    bad = it.frozen[1]
+    it.spool.void((bad.epoch.n, bad.sequence), Refusal("route_mismatch", "by the test"))
+    await eventually(lambda: it.spool.stats.dead == 1)
+    _balance(it)
+    void = it.frozen[3]
+    assert (void.epoch, void.sequence, void.weight) == (bad.epoch, bad.sequence, 0)
+    (record,) = _losses(it)
+    assert (record.kind, record.results, record.reason, record.first_sequence) == ("void", 1, "route_mismatch", 2)
+    it.spool.void((bad.epoch.n, bad.sequence), Refusal("route_mismatch", "a late second reply"))
+    it.spool.confirm(Confirmation(str(bad.epoch), 3))
+    await eventually(lambda: it.spool.stats.pending == 0)
+    assert (it.spool.stats.confirmed, it.spool.stats.dead) == (2, 1)
+    await it.spool.stop()
+    db = SpoolDb(tmp_path / "spool.db", NODE, ROOT)
+    db.open()
+    assert [(letter.reason, letter.payload) for letter in db.dead()] == [("route_mismatch", bad.payload)]
+    db.close()
+
+
+@pytest.mark.parametrize("order", ["redrive", "drop"])
+async def test_dead_letters_are_redriven_or_dropped(tmp_path: Path, order: str):
+    """P5.9, P5.11: redrive sends the results again as new messages; drop makes them a loss; the ledger balances."""
+    it = Collected(tmp_path, window=UplinkSettings(batch_results=8))
+    await _fill(it, [result(source_id=str(n)) for n in range(5)])
+    bad = it.frozen[0]
+    it.spool.void((bad.epoch.n, bad.sequence), Refusal("undecodable", "by the test"))
+    await eventually(lambda: it.spool.stats.dead == bad.weight)
+    assert await it.spool.letters(order, ["no such id"]) == 0
+    assert await it.spool.letters(order, [bad.msg_id]) == 1
+    assert await it.spool.letters(order, []) == 0
+    await eventually(lambda: it.spool.stats.dead == 0)
+    _balance(it)
+    await _drain(it)
+    expected = (5, 0) if order == "redrive" else (5 - bad.weight, bad.weight)
+    assert (it.spool.stats.confirmed, it.spool.stats.dropped) == expected
+    if order == "drop":
+        assert [(r.reason, r.results) for r in _losses(it)][-1] == ("dlq_drop", bad.weight)
+    await it.spool.stop()
+
+
+async def test_a_spool_of_schema_1_is_taken_over(tmp_path: Path):
+    """R3 people: the file of the version before goes on with its account and what it holds."""
+    it = Collected(tmp_path, window=UplinkSettings(window_messages=1))
+    await _fill(it, [result(source_id=str(n)) for n in range(3)])
+    await it.spool.stop()
+    db = sqlite3.connect(tmp_path / "spool.db")
+    for statement in reversed(_FROM_1.split(";")):
+        words = statement.split()
+        if words[:2] == ["ALTER", "TABLE"]:
+            db.execute(f"ALTER TABLE {words[2]} DROP COLUMN {words[5]}")
+        elif words[:2] == ["CREATE", "TABLE"]:
+            db.execute(f"DROP TABLE {words[2]}")
+        elif words[:2] == ["CREATE", "INDEX"]:
+            db.execute(f"DROP INDEX {words[2]}")
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+    again = Collected(tmp_path, window=UplinkSettings(window_messages=1))
+    assert (again.spool.stats.accepted, again.spool.stats.pending) == (3, 3)
+    assert len(again.left) == 1
+    again.confirm(again.left)
+    await eventually(lambda: again.spool.stats.confirmed >= 1)
+    await _drain(again)
+    await again.spool.stop()
