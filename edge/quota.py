@@ -12,7 +12,6 @@ from edge.batching import Packed, loss, unpack
 from edge.folding import fold
 from edge.spooldb import Changes, SpoolDb
 
-FOLD_FROM = 0.8  # of the quota
 STEP_ROWS = 1000
 STEP_BYTES = 8 << 20
 ROW_BYTES = 64  # of a result row beside its body, about

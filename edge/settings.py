@@ -22,9 +22,12 @@ class SpoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1 << 22,
-            description="Bytes the spool may take on disk. From 80 % on the oldest results are folded into summaries.",
+            description="Bytes the spool may take on disk; what happens near the bound is fold_from and full.",
         ),
     ] = 1 << 30
+    fold_from: Annotated[
+        float, Meta(gt=0, le=1, description="Share of bytes_max from which the oldest results are folded.")
+    ] = 0.8
     full: Annotated[
         Literal["drop_oldest", "block"],
         Meta(description="When nothing is left to fold: drop the oldest results, counted, or hold the sources."),

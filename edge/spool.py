@@ -31,7 +31,7 @@ from common.models import Confirmation, Epoch, Refusal
 from common.writer import GroupWriter, Writer
 from edge.batching import Frozen, Packed, freeze, pack
 from edge.letters import Letters, Look, Void, drop, redrive, void
-from edge.quota import FOLD_FROM, drop_step, fold_step
+from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import PAGE_BYTES, Changes, DeadMessage, Input, SpoolDb, State
 
@@ -327,7 +327,7 @@ class Spool:
         for step in range(STEPS_MAX):
             used = self._db.bytes_used()
             fits = used + wanted <= self._quota
-            if not self._backlog or used < FOLD_FROM * self._quota or (fits and step):
+            if not self._backlog or used < self._settings.fold_from * self._quota or (fits and step):
                 return
             changes = Changes(msgspec.structs.replace(self._state))
             gained = fold_step(self._db, changes, self._codec)
