@@ -15,6 +15,7 @@
     ├── RequestTimeoutError    send_sync got no reply in time
     ├── RemoteError            the other side answered with the operation ``error``
     ├── StorageError           a database file cannot be used; nothing was accepted
+    │   └── DamageError        its bytes are damaged; it is set aside, never deleted
     ├── BrokerError            the embedded broker cannot be started
     └── ControlError           a control socket does not answer, or refused the operation
 """
@@ -113,6 +114,10 @@ class RemoteError(FieldpostError):
 
 class StorageError(FieldpostError):
     """A database cannot be opened or written; what was not committed was not accepted."""
+
+
+class DamageError(StorageError):
+    """A database file is damaged. Whoever owns it sets it aside, never deletes it, and says what was in it."""
 
 
 class BrokerError(FieldpostError):

@@ -61,6 +61,7 @@ class Presence:
                 previous=[str(older) for older in stats.previous],
                 next_sequence=stats.next_sequence,
                 low=stats.low,
+                follows=stats.follows,
                 time=rfc3339(self._clock.time()),
                 **self._describe(),  # type: ignore[arg-type]
             ),

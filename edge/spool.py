@@ -24,12 +24,12 @@ import msgspec
 
 from common.clock import Clock, SystemClock
 from common.codec import CodecName
-from common.errors import QueueFullError, StorageError
+from common.errors import DamageError, QueueFullError, StorageError
 from common.faults import Fault, no_fault
 from common.message import new_id
-from common.models import Confirmation, Epoch, Refusal
+from common.models import LOST_SET_ASIDE, Confirmation, Epoch, LossRecord, Refusal, clean_text, rfc3339
 from common.writer import GroupWriter, Writer
-from edge.batching import Frozen, Packed, freeze, pack
+from edge.batching import Frozen, Packed, freeze, loss, pack
 from edge.letters import Letters, Look, Void, drop, redrive, void
 from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
@@ -86,6 +86,7 @@ class SpoolStats(msgspec.Struct):
     set_aside: int = 0
     folded: int = 0
     previous: list[Epoch] = []
+    follows: str = ""
 
     @property
     def pending(self) -> int:
@@ -163,20 +164,43 @@ class Spool:
     def open(self) -> tuple[list[Frozen], list[Input]]:
         """Open the file, begin an epoch, and return what an earlier run left: messages to send, inputs to run again.
 
-        Raises StorageError, ConfigError. The epoch is on disk before anything names it (P5.2).
+        Raises StorageError, ConfigError. The epoch is on disk before anything names it (P5.2). A damaged file is set
+        aside, and what is left then is a record of the loss.
         """
-        state = self._load()
+        try:
+            state, lost = self._load(), []
+        except DamageError as exc:
+            lost = [self._set_aside(exc)]
+            state = self._load()
         inputs = [item._replace(attempts=item.attempts + 1) for item in self._db.inputs()]
-        epoch = Epoch(state.epoch.n + 1, new_id())
-        begun = msgspec.structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1)
-        self._db.apply(Changes(begun, new_inputs=inputs))
+        epoch = Epoch(max(state.epoch.n, self._db.last_epoch) + 1, new_id())
+        follows = f"{state.epoch}.{state.next_sequence}" if state.next_sequence > 1 else state.follows
+        begun = msgspec.structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1, follows=follows)
+        self._db.remember_epoch(epoch.n)
+        self._db.apply(Changes(begun, new_inputs=inputs, new_results=lost))
+        self._backlog += len(lost)
         self._state = begun
         self.stats = self._account()
         return list(self._in_window.values()), inputs
 
+    def _set_aside(self, damage: DamageError) -> Packed:
+        """Keep a damaged file under another name and go on with a new one; returns the record of the loss (P5.8)."""
+        stamp = rfc3339(self._clock.time()).replace(":", "").replace("-", "")
+        kept = self._db.set_aside(stamp)
+        log.critical("%s; it is kept as %s, and a new spool begins", damage, kept[0] if kept else "nothing")
+        detail = clean_text(
+            f"{damage}; kept as {', '.join(path.name for path in kept)}; how many results it held is unknown"
+        )
+        record = LossRecord(
+            new_id(), LOST_SET_ASIDE, until=rfc3339(self._clock.time()), reason="damaged", detail=detail
+        )
+        return loss(record, self._codec)
+
     def start(self) -> None:
         """Start the writer thread; call on the loop, after ``open``."""
         self._writer.start()
+        if self._backlog:  # what waits may have room now, and nothing else may come
+            self._writer.submit(Again())
 
     def accept(self, packed: Packed, on_durable: Callback | None = None, input_id: str = "") -> None:
         """Queue one encoded result; ``on_durable`` is called when it is on disk. Raises QueueFullError: not taken.
@@ -464,4 +488,5 @@ class Spool:
             state.set_aside,
             state.folded,
             sorted({message.epoch for message in self._in_window.values()} - {state.epoch}),
+            state.follows,
         )

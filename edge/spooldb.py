@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.codec import CodecName
-from common.errors import ConfigError, FieldpostError, StorageError
+from common.errors import ConfigError, DamageError, FieldpostError, StorageError
 from common.models import Epoch
 from edge.batching import Frozen, Packed
 
@@ -30,7 +30,7 @@ CREATE TABLE state (
     epoch_n INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, next_sequence INTEGER NOT NULL,
     accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL,
     dead INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0, set_aside INTEGER NOT NULL DEFAULT 0,
-    folded INTEGER NOT NULL DEFAULT 0
+    folded INTEGER NOT NULL DEFAULT 0, follows TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
@@ -57,6 +57,7 @@ ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN folded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN follows TEXT NOT NULL DEFAULT '';
 CREATE INDEX results_by_rule ON results (namespace, rule);
 ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'rulestatus';
 """ + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
@@ -66,6 +67,7 @@ class State(msgspec.Struct):
     """The spool's one row of state; ``commits`` counts groups, all other counts weigh executions (P5.11).
 
     accepted = confirmed + dead + dropped + set_aside + pending, always; ``folded`` lost their details, not their count.
+    ``follows`` is the last epoch before this one that froze a message, with its next sequence.
     """
 
     epoch: Epoch
@@ -77,6 +79,7 @@ class State(msgspec.Struct):
     dropped: int = 0
     set_aside: int = 0
     folded: int = 0
+    follows: str = ""
 
     @property
     def pending(self) -> int:
@@ -170,7 +173,8 @@ class SpoolDb:
         except (sqlite3.Error, OSError, UnicodeError) as exc:  # the last: of damage, named in an error's text
             self.close()
             hint = "; another agent runs with this data_dir" if "locked" in str(exc) else ""
-            raise StorageError(f"{self._path}: {exc}{hint}") from exc
+            kind = DamageError if _is_damage(exc) else StorageError
+            raise kind(f"{self._path}: {exc}{hint}") from exc
         except FieldpostError:
             self.close()
             raise
@@ -181,15 +185,48 @@ class SpoolDb:
         if self._checked or not self._path.exists() or journal.exists():  # the last: it was never made to the end
             return
         if not self._path.stat().st_size and wal.exists() and wal.stat().st_size:  # SQLite would delete the WAL
-            raise StorageError(f"{self._path}: damaged: it is empty, and accepted results are in {wal.name}")
+            raise DamageError(f"{self._path}: damaged: it is empty, and accepted results are in {wal.name}")
         db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
             (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
         finally:
             db.close()
         if found != "ok":
-            raise StorageError(f"{self._path}: damaged: {' '.join(found.split())}")
+            raise DamageError(f"{self._path}: damaged: {' '.join(found.split())}")
         self._checked = True
+
+    def set_aside(self, stamp: str) -> list[Path]:
+        """Give a damaged file and what belongs to it other names, so that a new one can begin; returns those names."""
+        kept = []
+        for tail in ("", "-wal", "-shm", "-journal"):
+            old = Path(f"{self._path}{tail}")
+            if old.exists():
+                kept.append(old.rename(f"{self._path}.damaged-{stamp}{tail}"))
+        self._checked = False
+        return kept
+
+    @property
+    def last_epoch(self) -> int:
+        """The highest epoch counter that was ever begun here, as a small file beside the spool remembers it."""
+        with suppress(OSError, ValueError):
+            return int(self._epoch_file.read_text())
+        return 0
+
+    def remember_epoch(self, n: int) -> None:
+        """Note an epoch counter before it is used: a spool that was set aside or restored must not use it again."""
+        new = self._epoch_file.with_suffix(".epoch-new")
+        try:
+            with new.open("w") as file:
+                file.write(str(n))
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._epoch_file)
+        except OSError as exc:
+            raise StorageError(f"{self._epoch_file}: {exc.strerror}") from exc
+
+    @property
+    def _epoch_file(self) -> Path:
+        return self._path.with_suffix(".epoch")
 
     def _rewrite_wal(self) -> None:
         """Make sure that what was read is on the disk. After a failed fsync it may be in the page cache only, and the
@@ -265,7 +302,7 @@ class SpoolDb:
             )
         s = changes.state
         db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self._node, self._root, *s.epoch, *msgspec.structs.astuple(s)[1:]),
         )
 
@@ -342,3 +379,10 @@ class SpoolDb:
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
             raise
+
+
+def _is_damage(exc: Exception) -> bool:
+    return isinstance(exc, UnicodeError) or (
+        isinstance(exc, sqlite3.DatabaseError)
+        and any(words in str(exc) for words in ("not a database", "malformed", "file is encrypted"))
+    )

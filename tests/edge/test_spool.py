@@ -150,13 +150,6 @@ async def test_other_node_may_not_take_over_a_spool_that_holds_results(tmp_path:
     await Collected(tmp_path, node="edge-2").spool.stop()
 
 
-async def test_file_that_is_no_spool_is_one_clear_error(tmp_path: Path):
-    """A file with other bytes in it is a StorageError that names it, never a crash or a silent new file."""
-    (tmp_path / "spool.db").write_bytes(b"not a database, and long enough to be looked at" * 100)
-    with pytest.raises(StorageError, match=r"spool\.db: file is not a database"):
-        Collected(tmp_path)
-
-
 async def test_queue_bound_refuses_instead_of_growing(tmp_path: Path):
     """R1.6: more results than may wait for a commit are refused to the caller, who holds its source."""
     it = Collected(tmp_path, SpoolSettings(queue_results_max=10))

@@ -184,3 +184,52 @@ async def test_a_spool_of_schema_1_is_taken_over(tmp_path: Path):
     await eventually(lambda: again.spool.stats.confirmed >= 1)
     await _drain(again)
     await again.spool.stop()
+
+
+@pytest.mark.parametrize("harm", ["garbage", "torn", "empty with a WAL"])
+async def test_damaged_spool_is_set_aside_and_told(tmp_path: Path, harm: str):
+    """P5.8, R3: a damaged file is kept under another name, a higher epoch begins, and the loss travels up."""
+    first = Collected(tmp_path)
+    await _fill(first, [result(source_id=str(n)) for n in range(50)])
+    epoch = first.spool.stats.epoch
+    await first.spool.stop()
+    file = tmp_path / "spool.db"
+    if harm == "garbage":
+        file.write_bytes(b"not a database, and long enough to be looked at" * 100)
+    elif harm == "torn":
+        file.write_bytes(file.read_bytes()[:5000] + b"\xff" * 9000)
+    else:
+        file.write_bytes(b"")
+        (tmp_path / "spool.db-wal").write_bytes(b"something")
+    damaged = file.read_bytes()
+    second = Collected(tmp_path)
+    (kept,) = tmp_path.glob("spool.db.damaged-*[0-9Z]")
+    assert kept.read_bytes() == damaged
+    assert second.spool.stats.epoch.n == epoch.n + 1
+    await eventually(lambda: len(_losses(second)) == 1)
+    (record,) = _losses(second)
+    assert (record.kind, record.reason, record.results) == ("set_aside", "damaged", 0)
+    assert kept.name in record.detail
+    await _fill(second, [result(source_id="after")])
+    await _drain(second)
+    await second.spool.stop()
+    assert Collected(tmp_path).spool.stats.epoch.n == epoch.n + 2
+
+
+async def test_epochs_are_never_used_again_after_a_restored_copy(tmp_path: Path):
+    """P5.8: a spool restored from an older copy begins above every epoch that was used here, and says what it
+    follows.
+    """
+    first = Collected(tmp_path)
+    await _fill(first, [result()])
+    await first.spool.stop()
+    copy = (tmp_path / "spool.db").read_bytes()
+    for _ in range(3):
+        again = Collected(tmp_path)
+        await _fill(again, [result()])
+        await again.spool.stop()
+    (tmp_path / "spool.db").write_bytes(copy)
+    restored = Collected(tmp_path)
+    assert restored.spool.stats.epoch.n == 5
+    assert restored.spool.stats.follows == f"{first.spool.stats.epoch}.2"
+    await restored.spool.stop()
