@@ -30,6 +30,12 @@ get = typer.Typer(
     help="Show what the cloud controller on this host knows.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(get, name="get")
+dlq = typer.Typer(
+    help="Dead letters: messages that could never be accepted.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(dlq, name="dlq")
+node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(node_commands, name="node")
 
 FIRST_RESULTS = 10  # that `up` prints one by one
 SUMMARY_S = 10.0  # between its later lines
@@ -44,6 +50,14 @@ class Output(StrEnum):
     yaml = "yaml"
 
 
+class Side(StrEnum):
+    """Whose dead letters."""
+
+    cloud = "cloud"
+    edge = "edge"
+
+
+SideName = Annotated[Side, typer.Option("--side", help="Of the controller, or of the agent on this host.")]
 DataDir = Annotated[
     str, typer.Option("--data-dir", help="Data directory of the controller; default from the settings.")
 ]
@@ -51,6 +65,7 @@ Format = Annotated[Output, typer.Option("-o", "--output", help="table, json or y
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Only this namespace.")]
 StatusName = Annotated[str, typer.Option("--status", help="Only results with SUCCESS or FAIL.")]
 RuleName = Annotated[str, typer.Option("--rule", help="Only this rule.")]
+NodeName = Annotated[str, typer.Option("--node", help="Only this node.")]
 
 
 def main() -> None:
@@ -153,6 +168,115 @@ def get_errors(
     _show(tables.ERRORS, _ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
 
 
+@get.command("losses")
+def get_losses(
+    data_dir: DataDir = "",
+    output: Format = Output.table,
+    node: NodeName = "",
+    kind: Annotated[str, typer.Option("--kind", help="dropped, set_aside, void, restored_copy or cloud_lost.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, the newest.")] = 100,
+) -> None:
+    """What was lost, where and why. Example: fieldpost get losses --node gw-7"""
+    from common import tables
+
+    _show(tables.LOSSES, _ask(data_dir, "get.losses", node=node, kind=kind, limit=limit), output)
+
+
+@app.command()
+def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName = "") -> None:
+    """Does the account balance, on nodes and in the cloud? Exit code 1 when not. Example: fieldpost ledger"""
+    from common import tables
+
+    found: Any = _ask(data_dir, "ledger", node=node)
+    _show(tables.LEDGER, found["nodes"], output)
+    if output is Output.table:
+        for row in found["nodes"]:
+            for words in row["words"]:
+                print(f"{row['node']}: {words}")
+    if found["fleet"]["off"]:
+        sys.exit(1)
+
+
+@node_commands.command("replace")
+def node_replace(node: Annotated[str, typer.Argument(help="Node id.")], data_dir: DataDir = "") -> None:
+    """End a conflict: the agent heard last is the node, others are given up. Example: fieldpost node replace gw-7"""
+    found: Any = _ask(data_dir, "node.replace", node=node)
+    print(f"{found['node']} goes on with epoch {found['epoch']}")
+
+
+@dlq.command("ls")
+def dlq_ls(data_dir: DataDir = "", side: SideName = Side.cloud, output: Format = Output.table) -> None:
+    """List dead letters, of the controller or of an agent. Example: fieldpost dlq ls --side edge"""
+    from common import tables
+
+    _show(tables.LETTERS, _ask(data_dir, "dlq.ls", side), output)
+
+
+@dlq.command("show")
+def dlq_show(
+    letter: Annotated[str, typer.Argument(help="Id of the letter.")],
+    data_dir: DataDir = "",
+    side: SideName = Side.cloud,
+) -> None:
+    """Show one dead letter with its payload. Example: fieldpost dlq show 1"""
+    import msgspec
+
+    shown = _ask(data_dir, "dlq.show", side, id=_letter_id(letter, side))
+    print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    letters: Annotated[list[str] | None, typer.Argument(help="Ids of letters.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
+    data_dir: DataDir = "",
+    side: SideName = Side.cloud,
+) -> None:
+    """Try dead letters again. Example: fieldpost dlq redrive --all --side edge"""
+    done: Any = _ask(data_dir, "dlq.redrive", side, ids=_letter_ids(letters, every, data_dir, side))
+    if side is Side.edge:
+        print(f"{done['done']} letters sent again")
+        return
+    for row in done:
+        print(" ".join(str(row.get(name, "")) for name in ("id", "outcome", "reason", "detail")).rstrip())
+    if any(row["outcome"] != "redriven" for row in done):
+        sys.exit(1)
+
+
+@dlq.command("drop")
+def dlq_drop(
+    letters: Annotated[list[str] | None, typer.Argument(help="Ids of letters.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
+    data_dir: DataDir = "",
+    side: SideName = Side.cloud,
+) -> None:
+    """Give dead letters up; on an edge that is a loss and recorded as one. Example: fieldpost dlq drop 3 4"""
+    done: Any = _ask(data_dir, "dlq.drop", side, ids=_letter_ids(letters, every, data_dir, side))
+    print(f"{done['done'] if side is Side.edge else done['dropped']} letters dropped")
+
+
+def _letter_id(text: str, side: Side) -> str | int:
+    if side is Side.edge:
+        return text
+    if not text.isdecimal():
+        raise typer.BadParameter(
+            f"{text!r} is not the number of a letter; fieldpost dlq ls shows them", param_hint="LETTER"
+        )
+    return int(text)
+
+
+def _letter_ids(letters: list[str] | None, every: bool, data_dir: str, side: Side) -> list[Any]:
+    if bool(letters) == every:
+        raise typer.BadParameter("name letters, or say --all", param_hint="LETTERS")
+    if letters:
+        return [_letter_id(text, side) for text in letters]
+    found = [row["id"] for row in _ask(data_dir, "dlq.ls", side)]
+    if not found:
+        print("no dead letters")
+        sys.exit(0)
+    return found
+
+
 def _status(text: str) -> str:
     if text.upper() not in ("", "SUCCESS", "FAIL"):
         raise typer.BadParameter("SUCCESS or FAIL", param_hint="--status")
@@ -168,10 +292,10 @@ def _socket(data_dir: str, side: str = "cloud") -> Path:
     return socket_path(directory, side)
 
 
-def _ask(data_dir: str, operation: str, **args: Any) -> list[dict[str, Any]]:
+def _ask(data_dir: str, operation: str, side: Side = Side.cloud, /, **args: Any) -> list[dict[str, Any]]:
     from common.control import call
 
-    rows: list[dict[str, Any]] = asyncio.run(call(_socket(data_dir), operation, **args))
+    rows: list[dict[str, Any]] = asyncio.run(call(_socket(data_dir, str(side)), operation, **args))
     return rows
 
 

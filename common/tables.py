@@ -44,6 +44,13 @@ def _status(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: str((row.get("status") or {}).get(name, "-"))
 
 
+def _losses(row: dict[str, Any]) -> str:
+    """``312 results dropped, 5 messages cloud_lost``."""
+    sums = ((kind, lost.get("results"), lost.get("messages")) for kind, lost in (row.get("lost") or {}).items())
+    told = [f"{f'{r} results' if r else f'{m} messages' if m else 'results'} {kind}" for kind, r, m in sums]
+    return ", ".join(told) or "-"
+
+
 def _said(row: dict[str, Any]) -> str:
     return " ".join(filter(None, (row.get("outcome", ""), row.get("reason", ""), row.get("detail", ""))))
 
@@ -57,8 +64,9 @@ NODES = (
     Column("CONFIRMED", _status("confirmed"), True),
     Column("PENDING", _status("pending_results"), True),
     Column("DUPLICATES", _field("duplicates"), True),
-    Column("LOST", _field("cloud_lost"), True),
     Column("LAST SEEN (UTC)", _time("last_seen")),
+    Column("LOST", _losses),
+    Column("CONFLICT", _field("conflict")),
 )
 RULES = (
     Column("NAMESPACE", _field("namespace")),
@@ -86,6 +94,37 @@ ERRORS = (
     Column("LAST (UTC)", _time("last")),
     Column("NODE", _field("node")),
     Column("STEP", _field("step")),
+    Column("DETAIL", _field("detail")),
+)
+
+LOSSES = (
+    Column("NODE", _field("node")),
+    Column("KIND", _field("kind")),
+    Column("RESULTS", _field("results"), True),
+    Column("MESSAGES", _field("messages"), True),
+    Column("FROM", _field("since")),
+    Column("TO", _field("until")),
+    Column("REASON", _field("reason")),
+    Column("TOLD BY", _field("origin")),
+    Column("DETAIL", _field("detail")),
+)
+LEDGER = (
+    Column("NODE", _field("node")),
+    Column("BALANCE", _field("balance")),
+    Column("ACCEPTED", _field("accepted"), True),
+    Column("CONFIRMED", _field("confirmed"), True),
+    Column("PENDING", _field("pending"), True),
+    Column("DEAD", _field("dead"), True),
+    Column("DROPPED", _field("dropped"), True),
+    Column("SET ASIDE", _field("set_aside"), True),
+    Column("COUNTED", _field("counted"), True),
+)
+LETTERS = (
+    Column("ID", _field("id")),
+    Column("AT (UTC)", _time("at")),
+    Column("REASON", _field("reason")),
+    Column("BYTES", _field("size"), True),
+    Column("TOPIC", _field("topic")),
     Column("DETAIL", _field("detail")),
 )
 

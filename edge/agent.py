@@ -249,7 +249,8 @@ class Agent:
             except TransportError as exc:
                 log.debug("nodestatus not sent: %s", exc)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._report.wait(), self._settings.edge.uplink.nodestatus_s)
+                async with asyncio.timeout(self._settings.edge.uplink.nodestatus_s):
+                    await self._report.wait()
             self._report.clear()
 
     def _operations(self) -> dict[str, Operation]:

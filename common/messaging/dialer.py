@@ -81,7 +81,8 @@ class Dialer:
             stream.shut()
             raise
         try:
-            accepted = await asyncio.wait_for(connection.accepted, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                accepted = await connection.accepted
         except TimeoutError:
             connection.drop("no CONNACK")
             raise ConnectError(f"{endpoint} does not answer CONNECT") from None

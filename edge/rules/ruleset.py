@@ -136,7 +136,8 @@ class RuleSet:
         self._idle.clear()
         if self._busy:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), self._flow.stop_s)
+                async with asyncio.timeout(self._flow.stop_s):
+                    await self._idle.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
