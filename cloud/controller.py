@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from cloud.deadletters import DeadLetters
 from cloud.handlers import CONTENT_TYPES, Handlers
+from cloud.ledger import Ledger
 from cloud.operations import Operations
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
@@ -79,13 +81,18 @@ class Controller:
         self._link.on_disconnect = self._disconnected
         self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault)
         self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected)
-        self._refusals = Refusals(self.layer, self.store, self._clock, cloud)
-        self._operations = Operations(self.store, self.sessions, self.statistics, self.metrics)
+        self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
+        self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
+        self._ledger = Ledger(self.sessions, self.store, self._clock)
+        self._operations = Operations(
+            self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics
+        )
         self._handlers = Handlers(
             self.layer, self.store, self.sessions, self._refusals, self._clock, self._operations.committed, fault
         )
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
+        self._letters.redrive_to(self.upstream.redrive)
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._operations.table())
         self._stopping = False
         self._undo: list[Callable[[], Any]] = []  # what stop has to do, the last first
@@ -148,6 +155,8 @@ class Controller:
             "upstream": self.upstream.statistics(),
             "handlers": self._handlers.statistics(),
             "refusals": self._refusals.statistics(),
+            "dead_letters": self._letters.statistics(),
+            "ledger": self._ledger.statistics(),
             "sessions": self.sessions.statistics(),
             "store": self.store.statistics(),
         }
@@ -159,5 +168,9 @@ class Controller:
     def _families(self) -> Iterator[Family]:
         for owner, values in self.statistics().items():
             if owner != "controller":
-                gauges = {name for name in values if name in _GAUGES or name.endswith("_queued")}
+                gauges = (
+                    set(values)
+                    if owner == "ledger"
+                    else {name for name in values if name in _GAUGES or name.endswith("_queued")}
+                )
                 yield from families(owner, values, gauges)

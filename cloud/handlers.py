@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from cloud.refusals import Refusals
-from cloud.sessions import Sessions
-from cloud.stores.base import NOT_STORED, CommitOutcome, Confirmed, RefusedStatus, StatusMessage, Store
+from cloud.sessions import Sessions, is_retained
+from cloud.stores.base import CONFLICT, NOT_STORED, CommitOutcome, Confirmed, RefusedStatus, StatusMessage, Store
 from common.clock import Clock
 from common.errors import RefusedError, TransportError
 from common.faults import Fault, no_fault
@@ -21,31 +21,33 @@ from common.models import (
     Confirmation,
     ControllerPresence,
     ExecResult,
+    LossRecord,
     NodeBirth,
     NodeStatus,
-    Refusal,
-    clean_text,
     parse_version,
 )
-from common.resource import NODE, NODESTATUS, RULESTATUS, build_resource, is_label, is_name
+from common.resource import LOSSRECORD, NODE, NODESTATUS, RULESTATUS, build_resource, is_label, is_name
 
 log = logging.getLogger(__name__)
 
 # What the layer decodes the content of each resource type to.
 CONTENT_TYPES: dict[str, Any] = {
     RULESTATUS: ExecResult | list[ExecResult],
+    LOSSRECORD: LossRecord | list[LossRecord],
     NODE: NodeBirth,
     NODESTATUS: NodeStatus,
 }
 COUNT_MAX = 10**12  # executions in one summary, and microseconds in one duration, are far below in any honest report
 DURATION_SUM_MAX = 10**15
 MSG_ID_CHARS_MAX = 128
+LOSS_RECORDS_MAX = 256  # in one message
+LOSS_KIND_CHARS_MAX = 64
 
 _is_rule_name = lru_cache(maxsize=16384)(is_name)
 
 
 def status_message(message: Message[Any], at: float) -> StatusMessage:
-    """Check a rulestatus message and return what the store commits. ``at`` is when it came.
+    """Check a rulestatus or lossrecord message and return what the store commits. ``at`` is when it came.
 
     The node is the one of the topic, which the layer has put into the resource (P3.3). Every result must be of the
     resource's namespace, and of its rule when it names one (P1.4). An empty list is taken: it only moves the progress,
@@ -59,13 +61,24 @@ def status_message(message: Message[Any], at: float) -> StatusMessage:
         raise RefusedError("undecodable", f"low is {header.low}, which sequence {sequence} cannot have")
     if not 0 < len(header.msg_id) <= MSG_ID_CHARS_MAX:
         raise RefusedError("undecodable", f"msg_id has {len(header.msg_id)} characters, 1 to {MSG_ID_CHARS_MAX}")
-    results = [content] if isinstance(content, ExecResult) else content
-    if not isinstance(results, list):
-        raise RefusedError("undecodable", "content is neither an ExecResult nor a list of them")
+    items = content if isinstance(content, list) else [content]
+    results, losses = (items, []) if resource.type != LOSSRECORD else ([], items)
+    if content is None or not isinstance(content, (list, ExecResult, LossRecord)):
+        kind = "a LossRecord" if resource.type == LOSSRECORD else "an ExecResult"
+        raise RefusedError("undecodable", f"content is neither {kind} nor a list of them")
+    _check_losses(losses)
     _check_results(results, resource.namespace, resource.name)
     return StatusMessage(
-        resource.node, epoch, sequence, header.low, header.msg_id, results, at, resource.namespace
+        resource.node, epoch, sequence, header.low, header.msg_id, results, at, resource.namespace, losses
     )  # fmt: skip
+
+
+def _check_losses(records: list[LossRecord]) -> None:
+    if len(records) > LOSS_RECORDS_MAX:
+        raise RefusedError("too_large", f"{len(records)} loss records in one message, at most {LOSS_RECORDS_MAX}")
+    for record in records:
+        if not record.id or not 0 < len(record.kind) <= LOSS_KIND_CHARS_MAX:
+            raise RefusedError("undecodable", f"loss record {record.id[:80]!r} lacks an id, or a kind of fair length")
 
 
 def _check_results(results: list[ExecResult], namespace: str, name: str) -> None:
@@ -102,19 +115,23 @@ class Handlers:
 
     async def update_rule_status(self, messages: Sequence[Message[Any]]) -> None:
         """Count results, then confirm: effect and progress are on disk before anything is said (P5.5)."""
-        at, accepted = self.clock.time(), []
+        at, accepted, taken = self.clock.time(), list[StatusMessage](), list[Message[Any]]()
         for message in messages:
             try:
                 accepted.append(status_message(message, at))
+                taken.append(message)
             except RefusedError as exc:
                 self.refusals.message(message, exc)
         if not accepted:
             return
+        await self.sessions.settled({message.node for message in accepted})
         outcome = await self.store.commit(accepted)
         if outcome.new:
             self._on_committed(outcome)
-        for refused in outcome.refused:
-            self._refuse(refused)
+        if outcome.refused:
+            originals = {id(checked): message for checked, message in zip(accepted, taken, strict=True)}
+            for refused in outcome.refused:
+                self._refuse(refused, originals[id(refused.message)])
         self._fault("confirming")
         sent = await asyncio.gather(*map(self._confirm, outcome.confirmed))
         self._counts["confirmations"] += sum(sent)
@@ -131,17 +148,15 @@ class Handlers:
             return False
         return True
 
-    def _refuse(self, refused: RefusedStatus) -> None:
-        message, reason = refused.message, refused.reason
-        resource = build_resource(message.node, message.namespace, RULESTATUS)
-        if reason == NOT_STORED:  # a fault of ours: kept for a look, not answered, so the node keeps it as well
-            version = f"{message.epoch}.{message.sequence}"
-            kept = _answer(message.msg_id, resource, list(message.results))
-            kept.header.resourceversion = version
-            self.refusals.message(kept, RefusedError(reason, f"{version}: {refused.detail}"), answer=False)
-            return
-        self.refusals.reasons[reason] += 1
-        self.refusals.answer(message.node, resource, message.msg_id, Refusal(reason, clean_text(refused.detail, 512)))
+    def _refuse(self, refused: RefusedStatus, original: Message[Any]) -> None:
+        """Refuse what the store did not take. What a person may want back is kept: not what the node sends again, and
+        not what is of a retired epoch.
+        """
+        reason, version = refused.reason, original.header.resourceversion
+        error = RefusedError(reason, f"{version}: {refused.detail}")
+        # A fault of ours is not answered: the node keeps the message and sends it again.
+        keep = reason in (NOT_STORED, CONFLICT)
+        self.refusals.message(original, error, answer=reason != NOT_STORED, keep=keep)
 
     async def update_node(self, messages: Sequence[Message[Any]]) -> None:
         """Births and offline notices: presence and labels (P7.2). A node speaks only for itself (P3.3)."""
@@ -154,7 +169,8 @@ class Handlers:
                 raise RefusedError("undecodable", "content is not a birth")
             if birth.node != node:
                 raise RefusedError("route_mismatch", f"body says node {birth.node!r}, topic {node!r}")
-            await self.sessions.take(birth)
+            before = message.header.resourceversion
+            await self.sessions.take(birth, retained=is_retained(message), before=before)
         except RefusedError as exc:
             self.refusals.message(message, exc)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from cloud.deadletters import DeadLetters
+from cloud.ledger import Ledger
 from cloud.sessions import Sessions
-from cloud.stores.base import CommitOutcome, Store
+from cloud.stores.base import CommitOutcome, Letters, Store
 from common.control import Operation
 from common.errors import ControlError
 
@@ -19,6 +22,7 @@ WATCH_ROWS = 500  # results read at once for a watcher
 ROWS_MAX = 10_000  # most rows that one question gets
 
 Limit = Annotated[int, Meta(ge=1, le=ROWS_MAX)]
+Ids = Annotated[list[int], Meta(max_length=1000)]
 T = TypeVar("T")
 
 
@@ -56,8 +60,46 @@ class _LettersArgs(msgspec.Struct, forbid_unknown_fields=True):
     limit: Limit = 100
 
 
+class _LossesArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: str = ""
+    kind: str = ""
+    limit: Limit = 100
+
+
+class _NodeArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: Annotated[str, Meta(min_length=1)]
+
+
+class _LedgerArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: str = ""
+
+
+class _LsArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: str = ""
+    reason: str = ""
+    limit: Limit = 100
+
+
+class _ShowArgs(msgspec.Struct, forbid_unknown_fields=True):
+    id: int
+
+
+class _RedriveArgs(msgspec.Struct, forbid_unknown_fields=True):
+    ids: Ids = []
+    node: str = ""
+    reason: str = ""
+    limit: Limit = 1000
+
+
+class _DropArgs(msgspec.Struct, forbid_unknown_fields=True):
+    ids: Ids = []
+    node: str = ""
+    reason: str = ""
+    older_s: Annotated[float, Meta(ge=0)] | None = None
+
+
 class Operations:
-    """The operations by name, over store and sessions.
+    """The operations by name, over store, sessions, dead letters and ledger.
 
     ``statistics`` gives the parts' statistics by part, ``metrics`` Prometheus' text. Wrong arguments are a
     ControlError that names the argument.
@@ -67,10 +109,12 @@ class Operations:
         self,
         store: Store,
         sessions: Sessions,
+        letters: DeadLetters,
+        ledger: Ledger,
         statistics: Callable[[], Mapping[str, Any]],
         metrics: Callable[[], str],
     ) -> None:
-        self._store, self._sessions = store, sessions
+        self._store, self._sessions, self._letters, self._ledger = store, sessions, letters, ledger
         self._statistics, self._metrics = statistics, metrics
         self._watchers: set[asyncio.Event] = set()
 
@@ -82,6 +126,13 @@ class Operations:
             "get.results": self.get_results,
             "get.errors": self.get_errors,
             "get.dead_letters": self.get_dead_letters,
+            "get.losses": self.get_losses,
+            "node.replace": self.node_replace,
+            "ledger": self.ledger,
+            "dlq.ls": self.dlq_ls,
+            "dlq.show": self.dlq_show,
+            "dlq.redrive": self.dlq_redrive,
+            "dlq.drop": self.dlq_drop,
             "watch.results": self.watch_results,
             "statistics": self.statistics,
             "metrics": self.metrics,
@@ -116,6 +167,47 @@ class Operations:
         """The newest dead letters; their payload is base64."""
         return await self._store.dead_letters(limit=_read(args, _LettersArgs).limit)
 
+    async def get_losses(self, args: dict[str, Any]) -> Any:
+        """The newest loss records, of one node or kind if so asked."""
+        return await self._store.losses(**msgspec.structs.asdict(_read(args, _LossesArgs)))
+
+    async def node_replace(self, args: dict[str, Any]) -> Any:
+        """Take the agent that was heard last as the node's own and give up all others (P5.8)."""
+        node = _read(args, _NodeArgs).node
+        return {"node": node, "epoch": await self._sessions.replace(node)}
+
+    async def ledger(self, args: dict[str, Any]) -> Any:
+        """The account of each node, or of one, and the sums over those (P5.11)."""
+        node = _read(args, _LedgerArgs).node
+        rows, total = await self._ledger.rows(node)
+        if node and not rows:
+            raise ControlError(f"node {node} is not known here")
+        return {"nodes": rows, "fleet": total}
+
+    async def dlq_ls(self, args: dict[str, Any]) -> Any:
+        """The newest dead letters without their payload."""
+        return await self._letters.ls(**msgspec.structs.asdict(_read(args, _LsArgs)))
+
+    async def dlq_show(self, args: dict[str, Any]) -> Any:
+        """One dead letter with its payload as text or hex."""
+        return await self._letters.show(_read(args, _ShowArgs).id)
+
+    async def dlq_redrive(self, args: dict[str, Any]) -> Any:
+        """Feed dead letters through again: these ids, or all of a node or reason."""
+        wanted = _read(args, _RedriveArgs)
+        if not (wanted.ids or wanted.node or wanted.reason):
+            raise ControlError("say which dead letters: ids, node or reason")
+        return await self._letters.redrive(**msgspec.structs.asdict(wanted))
+
+    async def dlq_drop(self, args: dict[str, Any]) -> Any:
+        """Forget the dead letters that fit all that is said: ids, node, reason, older than so many seconds."""
+        wanted = _read(args, _DropArgs)
+        before = 0.0 if wanted.older_s is None else max(self._letters.now() - wanted.older_s, sys.float_info.min)
+        which = Letters(wanted.ids, wanted.node, wanted.reason, before)
+        if not (wanted.ids or wanted.node or wanted.reason or before):
+            raise ControlError("say which dead letters: ids, node, reason or older_s")
+        return {"dropped": await self._letters.drop(which)}
+
     async def watch_results(self, args: dict[str, Any]) -> AsyncIterator[Any]:
         """Results as they are committed, from now on or after the id ``since``.
 
@@ -147,6 +239,7 @@ class Operations:
     async def metrics(self, args: dict[str, Any]) -> Any:
         """The same for Prometheus, as text."""
         _read(args, _Nothing)
+        await self._ledger.refresh()
         return self._metrics()
 
 

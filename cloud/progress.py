@@ -69,6 +69,11 @@ class Progress:
         self.bits = above >> 1
         return skipped - passed.bit_count()
 
+    @property
+    def highest(self) -> int:
+        """The highest sequence that is committed, 0 when none is."""
+        return self.mark + 1 + self.bits.bit_length() if self.bits else self.mark
+
     def also(self) -> list[int]:
         """Return the single sequences above the mark that are committed, in order: the Confirmation's ``also``."""
         found, bits, at = [], self.bits, self.mark + 2

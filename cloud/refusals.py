@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from common.messaging.base import MessageLayer, Refused
 from common.models import Refusal, clean_text
 from common.resource import DEFAULT_NAMESPACE, RULESTATUS, build_resource, is_label
 from common.tasks import Tasks
+from common.topics import UP, topic_of
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,9 @@ class _Answer(NamedTuple):
 class Refusals:
     """Counts, keeps and answers refused messages. ``reasons`` counts by reason, for statistics and metrics."""
 
-    def __init__(self, layer: MessageLayer, store: Store, clock: Clock, settings: CloudSettings) -> None:
-        self._layer, self._store, self._clock = layer, store, clock
+    def __init__(self, layer: MessageLayer, store: Store, clock: Clock, settings: CloudSettings, root: str) -> None:
+        self._layer, self._store, self._clock, self._root = layer, store, clock, root
+        self._watched: dict[int, list[RefusedError]] = {}
         self._bytes_max = settings.store.dead_letter_bytes_max
         self._per_node_max = settings.queues.refusals_per_node_max
         self._answers: asyncio.Queue[_Answer] = asyncio.Queue(settings.queues.refusals_max)
@@ -71,9 +75,23 @@ class Refusals:
         named = "" if refused.msg_id else digest
         self.answer(node, resource, refused.msg_id, Refusal(reason, clean_text(detail, DETAIL_BYTES_MAX), named))
 
-    def message(self, message: Message[Any], error: RefusedError, *, answer: bool = True) -> None:
-        """Take a message that was decoded but cannot be accepted. ``answer`` False only counts and keeps it."""
+    @contextmanager
+    def watch(self, message: Message[Any]) -> Iterator[list[RefusedError]]:
+        """While the block runs, refusals of exactly this message are only counted and gathered in the list."""
+        found = self._watched[id(message)] = list[RefusedError]()
+        try:
+            yield found
+        finally:
+            del self._watched[id(message)]
+
+    def message(self, message: Message[Any], error: RefusedError, *, answer: bool = True, keep: bool = True) -> None:
+        """Take a message that was decoded but cannot be accepted. ``answer`` False does not answer it, ``keep`` False
+        makes no dead letter of it.
+        """
         self.reasons[error.reason] += 1
+        if id(message) in self._watched:
+            self._watched[id(message)].append(error)
+            return
         route = message.route
         try:
             node, payload = message.parsed_resource().node, encode(message)
@@ -81,10 +99,18 @@ class Refusals:
             node, payload = "", b""
         level = logging.WARNING if self._has_share(node) else logging.DEBUG
         log.log(level, "refused %s %s: %s", route.operation, route.resource[:256], str(error)[:512])
-        self._keep(node, f"{route.operation} {route.resource}", error.reason, error.detail, payload)
+        if keep:
+            self._keep(node, self._topic(node, message), error.reason, error.detail, payload)
         if answer and node and route.operation not in (RESPONSE, ERROR):
             refusal = Refusal(error.reason, clean_text(error.detail, DETAIL_BYTES_MAX))
             self.answer(node, route.resource, message.header.msg_id, refusal)
+
+    def _topic(self, node: str, message: Message[Any]) -> str:
+        """The topic on which a message came, or words for it when it has none."""
+        try:
+            return topic_of(self._root, UP, node, message.route)
+        except RefusedError:
+            return f"{message.route.operation} {message.route.resource}"
 
     def answer(self, node: str, resource: str, parent: str, refusal: Refusal) -> None:
         """Queue one error reply to ``node`` unless it had its share of this second."""

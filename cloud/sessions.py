@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
 from cloud.stores.base import NodeRow, Store
 from common.clock import Clock
-from common.models import ControllerPresence, Epoch, NodeBirth, NodeStatus
+from common.errors import RefusedError
+from common.message import Message
+from common.messaging.inbound import RETAINED
+from common.models import ControllerPresence, Epoch, NodeBirth, NodeStatus, parse_version
 
 ONLINE, OFFLINE, UNKNOWN, CONFLICT = "online", "offline", "unknown", "conflict"
 CONTROLLERS_MAX = 64
+NODES_WATCHED_MAX = 100_000  # whose last sequence is remembered, for the judgement of their next birth
+SETTLED_S = 60.0  # a message that came so long before a birth was not overtaken by it, whatever the broker
 
 
 def state_of(row: NodeRow, now: float, stale_s: float, connected: bool) -> str:
@@ -30,20 +38,77 @@ def state_of(row: NodeRow, now: float, stale_s: float, connected: bool) -> str:
     return ONLINE if connected and abs(now - row.last_seen) <= stale_s else UNKNOWN
 
 
+class _Last:
+    """The highest sequence of a node's present epoch that came, as text, and when (monotonic seconds)."""
+
+    __slots__ = ("at", "epoch", "sequence")
+
+    def __init__(self, epoch: str, sequence: str, at: float) -> None:
+        self.epoch, self.sequence, self.at = epoch, sequence, at
+
+
 class Sessions:
-    """Takes births, offline notices and statistics into the store, and tells the state of each node."""
+    """Takes births, offline notices and statistics into the store, and tells the state of each node.
+
+    ``note_message`` and ``note_birth`` are called in the order in which messages come; the queues behind keep no order
+    between births and messages, and who commits messages first waits until their births are ``settled``.
+    """
 
     def __init__(self, store: Store, clock: Clock, stale_s: float, connected: Callable[[], bool]) -> None:
         self._store, self._clock, self._stale_s, self._connected = store, clock, stale_s, connected
         self._controllers: dict[str, ControllerPresence] = {}
-        self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports"), 0)
+        self._last: dict[str, _Last] = {}
+        self._pending: Counter[str] = Counter()  # births that came and are not committed, by node
+        self._settled = asyncio.Event()
+        self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports", "replaced"), 0)
 
-    async def take(self, birth: NodeBirth) -> bool:
-        """Take a birth or offline; False when it is older than what is known. Raises RefusedError for a bad epoch."""
+    def note_message(self, message: Message[Any]) -> None:
+        """Note that a reliable message has come. Not its node's word alone: the topic has named the node (P3.3)."""
+        epoch, _, sequence = message.header.resourceversion.rpartition(".")
+        node, now = message.parsed_resource().node, self._clock.monotonic()
+        last = self._last.get(node)
+        if last is None or last.epoch != epoch:
+            if len(self._last) >= NODES_WATCHED_MAX:
+                self._last.clear()
+            self._last[node] = _Last(epoch, sequence, now)
+        elif (len(sequence), sequence) > (len(last.sequence), last.sequence):
+            last.sequence, last.at = sequence, now
+
+    def note_birth(self, message: Message[Any]) -> None:
+        """Note that a birth or offline has come; its header's resourceversion becomes what had come well before it."""
+        node, message.header.resourceversion = message.parsed_resource().node, ""
+        last = self._last.get(node)
+        if last is not None and self._clock.monotonic() - last.at >= SETTLED_S:
+            message.header.resourceversion = f"{last.epoch}.{last.sequence}"
+        self._pending[node] += 1
+
+    def birth_done(self, message: Message[Any]) -> None:
+        """Say that a noted birth was taken, refused or given up."""
+        node = message.parsed_resource().node
+        self._pending[node] -= 1
+        if self._pending[node] <= 0:
+            del self._pending[node]
+        self._settled.set()
+
+    async def settled(self, nodes: Iterable[str]) -> None:
+        """Wait until no birth of these nodes waits that came before now."""
+        while self._pending and any(node in self._pending for node in nodes):
+            self._settled.clear()
+            await self._settled.wait()
+
+    async def take(self, birth: NodeBirth, *, retained: bool = False, before: str = "") -> bool:
+        """Take a birth or offline; False when it is older than what is known, or in conflict.
+
+        ``retained``: a broker kept it. ``before``: the highest version that had come well before it, if any. Raises
+        RefusedError for a bad epoch.
+        """
         epoch = Epoch.parse(birth.epoch)
         for text in birth.previous:
             Epoch.parse(text)
-        taken = await self._store.presence(birth, epoch, self._clock.time())
+        if birth.follows:
+            parse_version(birth.follows)
+        received = _sequence_of(before, birth.epoch)
+        taken = await self._store.presence(birth, epoch, self._clock.time(), retained=retained, received=received)
         self._counts["ignored" if not taken else "births" if birth.online else "offlines"] += 1
         return taken
 
@@ -51,6 +116,12 @@ class Sessions:
         """Take a node's own statistics."""
         await self._store.report(node, status, self._clock.time())
         self._counts["reports"] += 1
+
+    async def replace(self, node: str) -> str:
+        """Take the epoch chain that was heard last as the node's own; return its epoch. Raises ControlError."""
+        epoch = await self._store.replace(node, self._clock.time())
+        self._counts["replaced"] += 1
+        return epoch
 
     def controller(self, presence: ControllerPresence) -> None:
         """Note what a controller (this one too) says of itself."""
@@ -72,3 +143,17 @@ class Sessions:
     def statistics(self) -> dict[str, int]:
         """Counters by name."""
         return dict(self._counts)
+
+
+def is_retained(message: Message[Any]) -> bool:
+    """True for a presence that the broker had kept: it may be old."""
+    return message.header.type == RETAINED
+
+
+def _sequence_of(version: str, epoch: str) -> int:
+    """The sequence of ``version`` if it is of ``epoch`` and well formed, else 0."""
+    try:
+        of, sequence = parse_version(version)
+    except RefusedError:
+        return 0
+    return sequence if str(of) == epoch else 0

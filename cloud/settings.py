@@ -70,6 +70,9 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=65, description="Epochs of a node that are not retired (a birth names at most 64); more are refused."),
     ] = 128
+    losses_per_node_max: Annotated[
+        int, Meta(ge=1, description="Loss records kept per node; further ones are added up, one sum per kind (P5.8).")
+    ] = 10_000
     errors_per_rule_max: Annotated[
         int, Meta(ge=1, description="Distinct errors kept per rule, the last ones (P8.1).")
     ] = 32

@@ -18,7 +18,7 @@ from cloud.settings import QueueSettings
 from common.errors import ConfigError, QueueFullError, RefusedError, ResourceError, StorageError
 from common.message import ERROR, INSERT, PATCH, RESPONSE, UPDATE, Message
 from common.messaging.base import MessageLayer
-from common.resource import NODE, NODESTATUS, RULESTATUS
+from common.resource import LOSSRECORD, NODE, NODESTATUS, RULESTATUS
 from common.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class Route(NamedTuple):
     workers: int = 1
     batch_max: int = 1  # messages that the handler takes at once, of those that wait
     weigh: Callable[[Message[Any]], int] = lambda message: 1
+    note: Callable[[Message[Any]], None] | None = None  # called in the order in which messages come, when one is queued
+    done: Callable[[Message[Any]], None] | None = None  # called for each after the handler, whatever became of it
 
 
 def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
@@ -52,13 +54,22 @@ def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
         queues.rulestatus_workers,
         queues.rulestatus_batch_max,
         _weigh_results,
+        handlers.sessions.note_message,
     )
     replies = Route("replies", handlers.take_reply, queues.replies_max)
     return {
         (RULESTATUS, INSERT): rulestatus,
         (RULESTATUS, UPDATE): rulestatus,
         (RULESTATUS, PATCH): rulestatus,
-        (NODE, UPDATE): Route("node", handlers.update_node, queues.presence_max, batch_max=SMALL_BATCH),
+        (LOSSRECORD, INSERT): rulestatus,  # one order, one progress (P5.8)
+        (NODE, UPDATE): Route(
+            "node",
+            handlers.update_node,
+            queues.presence_max,
+            batch_max=SMALL_BATCH,
+            note=handlers.sessions.note_birth,
+            done=handlers.sessions.birth_done,
+        ),
         (NODESTATUS, UPDATE): Route(
             "nodestatus", handlers.update_node_status, queues.nodestatus_max, batch_max=SMALL_BATCH
         ),
@@ -106,6 +117,8 @@ class _Lane:
         if self.weight + weight > self.route.queue_bound and self.weight:
             self.overflow += 1
             return
+        if self.route.note is not None:
+            self.route.note(message)
         self.weight += weight
         self.queue.put_nowait(message)
 
@@ -185,6 +198,24 @@ class UpstreamController:
                 error = RefusedError("handler_failed", f"{route.name}: {type(exc).__name__}: {exc}")
                 for message in batch:
                     self._refusals.message(message, error, answer=False)
+            finally:
+                if route.done is not None:
+                    for message in batch:
+                        route.done(message)
+
+    async def redrive(self, message: Message[Any]) -> None:
+        """Give one message to its row's handler now, beside the queue. Raises RefusedError when no row takes it."""
+        kind, operation = message.parsed_resource().type, message.route.operation
+        lane = self._table.get((kind, operation)) or self._table.get((ANY_TYPE, operation))
+        if lane is None:
+            raise RefusedError("unknown_type", f"nothing here takes {operation or '(none)'} of {kind}")
+        if lane.route.note is not None:
+            lane.route.note(message)
+        try:
+            await lane.route.handler([message])
+        finally:
+            if lane.route.done is not None:
+                lane.route.done(message)
 
     def statistics(self) -> dict[str, int]:
         """Per row: handled, failed, overflow (counters) and queued (gauge); and what no row takes."""

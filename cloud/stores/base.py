@@ -7,17 +7,21 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from common.models import Epoch, ExecResult, NodeBirth, NodeStatus
+from common.models import Epoch, ExecResult, LossRecord, NodeBirth, NodeStatus
 
 # Reasons with which a commit refuses a message.
 STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
 BEYOND_WINDOW = "beyond_window"  # more than 64 above the mark (P5.7); may be accepted when sent again later
+CONFLICT = "conflict"  # its epoch is in doubt until a person decides (P5.8); the node keeps it
 TOO_MANY_EPOCHS = "too_many_epochs"  # the node has more epochs that are not retired than the setting allows
 NOT_STORED = "not_stored"  # the database does not take it; never confirmed, so the node keeps it
 
 
 class StatusMessage(NamedTuple):
-    """One rulestatus message that passed all checks. ``received_at`` is unix seconds by the controller's clock."""
+    """One rulestatus or lossrecord message that passed all checks: order and progress are shared (P5.8).
+
+    ``received_at`` is unix seconds by the controller's clock.
+    """
 
     node: str
     epoch: Epoch
@@ -27,6 +31,7 @@ class StatusMessage(NamedTuple):
     results: Sequence[ExecResult]
     received_at: float
     namespace: str
+    losses: Sequence[LossRecord] = ()
 
 
 class Confirmed(NamedTuple):
@@ -58,11 +63,39 @@ class CommitOutcome(msgspec.Struct):
     results: int = 0
 
 
+class LossSum(msgspec.Struct, frozen=True):
+    """What a node lost of one kind. ``results`` are executions, as far as they are known; messages hold several."""
+
+    records: int
+    results: int
+    messages: int
+
+
+class LossRow(msgspec.Struct, frozen=True):
+    """A loss record with the node it is about and ``origin``, who made it: ``edge`` or ``cloud`` (P5.8)."""
+
+    node: str
+    id: str
+    kind: str
+    results: int
+    messages: int
+    epoch: str
+    first_sequence: int
+    last_sequence: int
+    since: str
+    until: str
+    reason: str
+    detail: str
+    received_at: float
+    origin: str
+
+
 class NodeRow(msgspec.Struct, frozen=True):
     """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` is filled by ``sessions``.
 
     ``since`` is when ``online`` last changed, ``conflict`` says what is wrong when two spools claim one id (P5.8),
-    ``cloud_lost`` counts messages that the node holds no more and this store never saw.
+    ``cloud_lost`` counts messages that the node holds no more and this store never saw, ``lost`` sums the loss records
+    by kind. ``reported_at`` is when ``status`` came.
     """
 
     node: str
@@ -82,6 +115,8 @@ class NodeRow(msgspec.Struct, frozen=True):
     duplicates: int = 0
     refused: int = 0
     conflict: str = ""
+    reported_at: float = 0
+    lost: dict[str, LossSum] = {}
 
 
 class RuleRow(msgspec.Struct, frozen=True):
@@ -142,7 +177,10 @@ class ResultRow(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that was refused: its first bytes, the digest and size of all, and why (P4.2)."""
+    """A message that was refused: its first bytes, the digest and size of all, and why (P4.2).
+
+    ``times`` is more than 1 for a message of an epoch in doubt, which its node sends again and again.
+    """
 
     node: str
     topic: str
@@ -153,6 +191,26 @@ class DeadLetter(msgspec.Struct, frozen=True):
     payload: bytes
     at: float
     id: int = 0
+    times: int = 1
+
+
+class Letters(msgspec.Struct, frozen=True):
+    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds."""
+
+    ids: Sequence[int] = ()
+    node: str = ""
+    reason: str = ""
+    before: float = 0
+
+
+ALL_LETTERS = Letters()
+
+
+class Counted(NamedTuple):
+    """What the counters hold of a node: executions, and when the last one was added (unix seconds)."""
+
+    results: int
+    last_at: float
 
 
 class Store(Protocol):
@@ -174,8 +232,20 @@ class Store(Protocol):
         """Commit effect and progress of the messages in one transaction; what was seen before has no effect (P5.5)."""
         ...
 
-    async def presence(self, birth: NodeBirth, epoch: Epoch, at: float) -> bool:
-        """Take a birth or an offline. False when it is older than what is known, and so ignored."""
+    async def presence(
+        self, birth: NodeBirth, epoch: Epoch, at: float, *, retained: bool = False, received: int = 0
+    ) -> bool:
+        """Take a birth or an offline. False when it is older than what is known, and so ignored, or in conflict (P5.8).
+
+        ``retained``: a broker kept it. ``received``: the highest sequence of its epoch that came well before it.
+        """
+        ...
+
+    async def replace(self, node: str, at: float) -> str:
+        """Take the epoch chain that was heard last as the node's own, give up all others; say which (P6.5).
+
+        Raises ControlError for a node that is not known.
+        """
         ...
 
     async def report(self, node: str, status: NodeStatus, at: float) -> None:
@@ -208,8 +278,20 @@ class Store(Protocol):
         """The distinct errors, per rule the last one first."""
         ...
 
-    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """The newest ``limit`` dead letters, the last one first."""
+    async def dead_letters(self, *, limit: int = 100, which: Letters = ALL_LETTERS) -> list[DeadLetter]:
+        """The newest ``limit`` dead letters of those, the last one first."""
+        ...
+
+    async def drop_letters(self, which: Letters) -> int:
+        """Forget those dead letters; return how many they were."""
+        ...
+
+    async def losses(self, *, node: str = "", kind: str = "", limit: int = 100) -> list[LossRow]:
+        """The newest loss records, the last one first."""
+        ...
+
+    async def counted(self) -> dict[str, Counted]:
+        """What is counted of each node, over all rules."""
         ...
 
     def statistics(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -25,7 +26,9 @@ def make_engine(url: str, *, begin: str, busy_timeout_ms: int, readonly: bool = 
             dbapi_connection.isolation_level = None
             cursor = dbapi_connection.cursor()
             cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            (mode,) = cursor.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode not in ("wal", "memory"):  # SQLite says so and goes on, but commits then outlive no power cut
+                raise sqlite3.OperationalError(f"the journal mode cannot be WAL, it stays {mode}")
             cursor.execute("PRAGMA synchronous = FULL")
             if readonly:
                 cursor.execute("PRAGMA query_only = ON")

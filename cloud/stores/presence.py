@@ -7,37 +7,98 @@ connection is told from a present one, and a birth that a broker kept from long 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from cloud.stores.tables import nodes, progress
+from cloud.progress import Progress
+from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge
+from cloud.stores.losses import Loss, cloud_lost, restored_copy
+from cloud.stores.rings import saturating
+from cloud.stores.tables import DOUBTFUL, NORMAL, nodes, progress, retired
 from common.models import Epoch, NodeBirth
 
 log = logging.getLogger(__name__)
 
+RETIRED_MAX = 1000  # counters back for which retired epochs are remembered of a node
+DOUBTFUL_MAX = 64  # epochs in doubt that are remembered of a node, the last ones: an agent makes one at each start
 
-def apply_presence(conn: Connection, birth: NodeBirth, epoch: Epoch, at: float) -> bool:
-    """Take a birth or offline into the node's row. False when it is older than what is known, and so ignored."""
+
+class Taken(NamedTuple):
+    """What became of a presence, and the losses that it showed."""
+
+    taken: bool
+    losses: Sequence[Loss] = ()
+
+
+def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: float) -> Taken:
+    """Take a birth or offline into the node's row. Not taken: older than what is known, or in conflict."""
+    birth = claim.birth
     row = conn.execute(select(nodes).where(nodes.c.node == birth.node).with_for_update()).mappings().first()
     if row is None:
-        values = _values(birth, epoch, at, was_online=None)
-        conn.execute(insert(nodes).values({"node": birth.node, "first_seen": at, "last_seen": at, **values}))
-        return True
-    conflict = _conflict(row, birth, epoch)
-    if conflict:
-        if row["conflict"] != conflict:
-            log.warning("node %s: %s", birth.node, conflict)
-            conn.execute(update(nodes).where(nodes.c.node == birth.node).values(conflict=conflict))
-        return False
-    known = (row["epoch_n"], row["session"], not row["online"])
-    if row["epoch_n"] and (epoch.n, birth.session, not birth.online) < known:
-        return False
-    values = _values(birth, epoch, at, was_online=row["online"] if row["epoch_n"] else None)
+        fresh = {"node": birth.node, "first_seen": at, "last_seen": at, "since": at}
+        conn.execute(insert(nodes).values(fresh))
+        row = conn.execute(select(nodes).where(nodes.c.node == birth.node)).mappings().one()
+    held = read_held(conn, birth.node)
+    if not birth.online:
+        return Taken(_offline(conn, row, held, claim, at))
+    verdict = judge(dict(row), held, claim)
+    if verdict.sight is Sight.OLD:
+        return Taken(False)
+    if verdict.sight is not Sight.GOOD:
+        said = msgspec.json.encode(birth).decode()
+        conn.execute(update(nodes).where(nodes.c.node == birth.node).values(claim=said))
+        if verdict.sight is Sight.ASTRAY:
+            return Taken(False)
+        return Taken(False, [doubt(conn, dialect_insert, birth.node, claim.epoch, verdict, at, birth.session)])
+    values = _values(birth, claim.epoch, at, was_online=row["online"] if row["epoch_n"] else None)
+    if not claim.retained:
+        values["claim"] = ""  # who is in doubt is not the one that was heard last
+    values["born_n"] = max(row["born_n"], claim.epoch.n)  # never lower, also when another chain was taken
     conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
-    if birth.online:
-        retire(conn, birth.node, values["lowest_n"], row["retired_through"])
+    losses = _take_epochs(conn, dialect_insert, row, held, claim, at)
+    retire(conn, birth.node, values["lowest_n"], row["retired_through"])
+    return Taken(True, losses)
+
+
+def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
+    """Return, and lock, what is known of a node's epochs."""
+    query = select(progress).where(progress.c.node == node).order_by(progress.c.n, progress.c.uuid).with_for_update()
+    return {
+        Epoch(row.n, row.uuid): Held(Progress(row.mark, row.bits), row.state, row.session, row.ended)
+        for row in conn.execute(query)
+    }
+
+
+def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoch, Held]) -> None:
+    """Insert or replace these epochs' rows."""
+    rows = [
+        {
+            "node": node, "n": epoch.n, "uuid": epoch.uuid, "mark": what.progress.mark, "bits": what.progress.bits,
+            "state": what.state, "session": what.session, "ended": what.ended,
+        }
+        for epoch, what in sorted(held.items())
+    ]  # fmt: skip
+    statement = dialect_insert(progress)
+    changes = {name: statement.excluded[name] for name in ("mark", "bits", "state", "session", "ended")}
+    if rows:
+        conn.execute(statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes), rows)
+
+
+def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, at: float) -> bool:
+    """Take an offline notice, unless it is late or of an epoch that does not speak for this node."""
+    birth, epoch, present = claim.birth, claim.epoch, Epoch(row["epoch_n"], row["epoch_uuid"])
+    if epoch in held and held[epoch].state != NORMAL:
+        return False
+    if epoch.n == present.n and epoch.uuid != present.uuid:
+        return False
+    if present.n and (epoch.n, birth.session, True) < (present.n, row["session"], not row["online"]):
+        return False
+    values = _values(birth, epoch, at, was_online=row["online"] if present.n else None)
+    conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
     return True
 
 
@@ -58,38 +119,124 @@ def _values(birth: NodeBirth, epoch: Epoch, at: float, *, was_online: bool | Non
             "rules_version": birth.rules_version,
             "labels": msgspec.json.encode(birth.labels).decode(),
             "last_seen": at,
-            "conflict": "",
         }
-    if was_online is None:
-        values["since"] = at
     return values
 
 
-def _conflict(row: Any, birth: NodeBirth, epoch: Epoch) -> str:
-    """Say why this birth cannot be of the spool that the store knows, or nothing (P5.8)."""
-    if not birth.online:
-        return ""
-    if epoch.n < row["epoch_n"]:
-        return f"born with epoch {epoch.n}, but epoch {row['epoch_n']} is known: a restored spool, or two nodes"
-    if epoch.n == row["epoch_n"] and epoch.uuid != row["epoch_uuid"]:
-        return f"epoch {epoch.n} is known under another id: a restored spool, or two nodes"
-    return ""
+def _take_epochs(
+    conn: Connection, dialect_insert: Any, row: Any, held: dict[Epoch, Held], claim: Claim, at: float
+) -> list[Loss]:
+    """Know every epoch that a good birth names, and see what it says that this store should know and does not."""
+    birth, losses, changed = claim.birth, list[Loss](), dict[Epoch, Held]()
+    own = held.get(claim.epoch, Held(Progress()))
+    losses += _raise(birth.node, claim.epoch, own.progress, birth.low - 1, at)
+    changed[claim.epoch] = own._replace(session=max(own.session, birth.session))
+    previous = [Epoch.parse(text) for text in birth.previous]
+    for epoch in (each for each in previous if each.n > row["retired_through"]):
+        changed[epoch] = held.get(epoch, Held(Progress()))
+    if claim.follows is not None and claim.follows[0].n > row["retired_through"]:
+        epoch, following = claim.follows
+        before = changed.get(epoch) or held.get(epoch, Held(Progress()))
+        if epoch not in previous:  # all of it was confirmed once
+            losses += _raise(birth.node, epoch, before.progress, following - 1, at)
+        changed[epoch] = before._replace(ended=following)
+    write_held(conn, dialect_insert, birth.node, changed)
+    lost = sum(loss.record.messages for loss in losses)
+    if lost:
+        of_node = update(nodes).where(nodes.c.node == birth.node)
+        conn.execute(of_node.values(cloud_lost=saturating(nodes.c.cloud_lost, lost)))
+    idle = [e for e, what in held.items() if e not in changed and what.state == NORMAL and not what.progress.highest]
+    for epoch in idle:  # named once, never sent, and held no more: the table stays as small as a birth
+        _forget(conn, birth.node, *_is(birth.node, epoch))
+    return losses
+
+
+def _raise(node: str, epoch: Epoch, seen: Progress, mark: int, at: float) -> list[Loss]:
+    first, lost = seen.mark + 1, seen.raise_to(mark)
+    if not lost:
+        return []
+    log.warning(
+        "node %s: %d messages of epoch %s up to %d were confirmed once and are unknown here: the store was restored or "
+        "replaced", node, lost, epoch, mark,
+    )  # fmt: skip
+    return [cloud_lost(node, epoch, first, mark, lost, at)]
+
+
+def doubt(
+    conn: Connection, dialect_insert: Any, node: str, epoch: Epoch, verdict: Verdict, at: float, session: int = 0
+) -> Loss:
+    """Put an epoch in doubt: it is counted no more until a person decides. Returns the record, the same each time."""
+    held = read_held(conn, node)
+    own = held.get(epoch, Held(Progress()))
+    write_held(
+        conn, dialect_insert, node, {epoch: own._replace(state=DOUBTFUL, session=max(session, own.session))}
+    )  # fmt: skip
+    text = alarm(conn, node, verdict.text)
+    others = sorted(e for e, what in held.items() if what.state == DOUBTFUL and e != epoch)
+    for old in others[: max(0, len(others) + 1 - DOUBTFUL_MAX)]:
+        conn.execute(delete(progress).where(*_is(node, old)))
+    return restored_copy(node, f"conflict-{epoch}", verdict.epoch, verdict.first, verdict.last, text, at)
+
+
+def alarm(conn: Connection, node: str, found: str) -> str:
+    """Put the node in conflict, until ``node replace``; return the words that it shows."""
+    text = advice(node, found)
+    if conn.execute(select(nodes.c.conflict).where(nodes.c.node == node)).scalar() != text:
+        log.warning("node %s: %s", node, text)
+        conn.execute(update(nodes).where(nodes.c.node == node).values(conflict=text))
+    return text
+
+
+def _is(node: str, epoch: Epoch) -> tuple[Any, ...]:
+    return (progress.c.node == node, progress.c.n == epoch.n, progress.c.uuid == epoch.uuid)
+
+
+def _forget(conn: Connection, node: str, *which: Any) -> None:
+    """Delete rows of ``progress`` and remember only that there were such epochs."""
+    columns = (progress.c.node, progress.c.n, progress.c.uuid, progress.c.ended)
+    there = select(retired.c.n).where(retired.c.node == node, *(retired.c[c.name] == c for c in columns[1:3]))
+    gone = select(*columns).where(*which, ~there.correlate(progress).exists())
+    conn.execute(insert(retired).from_select([column.name for column in columns], gone))
+    conn.execute(delete(progress).where(*which))
+
+
+class Origin(Enum):
+    """Whose message it is, of an epoch that is not held and not newer than the newest."""
+
+    RETIRED = "retired"  # it came before, in the known spool
+    FOREIGN = "foreign"  # the known spool never had it
+    UNKNOWN = "unknown"  # older than what is remembered: nobody can tell
+
+
+def origin_of(conn: Connection, node: str, epoch: Epoch, sequence: int, retired_through: int) -> Origin:
+    """Say whose a message is, by what is remembered of retired epochs."""
+    of_node = retired.c.node == node
+    itself = select(retired.c.ended).where(of_node, retired.c.n == epoch.n, retired.c.uuid == epoch.uuid)
+    ended = conn.execute(itself).scalar()
+    if ended is not None:
+        return Origin.FOREIGN if 0 < ended <= sequence else Origin.RETIRED
+    older = select(retired.c.n).where(of_node, retired.c.n <= epoch.n).limit(1)
+    if epoch.n > retired_through or conn.execute(older).first() is not None:
+        return Origin.FOREIGN
+    return Origin.UNKNOWN
 
 
 def retire(conn: Connection, node: str, lowest_named: int, retired_through: int) -> int:
     """Retire every epoch below the lowest that the birth names and below the highest confirmed one (P5.7).
 
-    Their progress rows go, ``retired_through`` stays and refuses their late messages. Returns the new value.
+    Their progress rows go, ``retired_through`` stays and refuses their late messages; an epoch in doubt stays in doubt.
+    Returns the new value.
     """
     confirmed = conn.execute(
         select(progress.c.n)
-        .where(progress.c.node == node, (progress.c.mark > 0) | (progress.c.bits > 0))
+        .where(progress.c.node == node, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
         .order_by(progress.c.n.desc())
         .limit(1)
     ).scalar()
     through = min(lowest_named, confirmed or 0) - 1
     if through <= retired_through:
         return retired_through
-    conn.execute(delete(progress).where(progress.c.node == node, progress.c.n <= through))
+    _forget(conn, node, progress.c.node == node, progress.c.n <= through, progress.c.state != DOUBTFUL)
+    conn.execute(delete(retired).where(retired.c.node == node, retired.c.n < through - RETIRED_MAX))
     conn.execute(update(nodes).where(nodes.c.node == node).values(retired_through=through))
     return through

@@ -6,16 +6,17 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Double, Table, cast, func, select
+from sqlalchemy import Connection, Double, Table, cast, delete, func, select
 
-from cloud.stores.base import DeadLetter, ErrorRow, NodeRow, ResultRow, RuleRow
+from cloud.stores.base import Counted, DeadLetter, ErrorRow, Letters, LossSum, NodeRow, ResultRow, RuleRow
+from cloud.stores.losses import sums
 from cloud.stores.tables import counters, dead_letters, errors, nodes, results
 from common.models import SUCCESS, Epoch, NodeStatus
 
 _RESULT_COLUMNS = [results.c[name] for name in ResultRow.__struct_fields__]
 
 
-def nodes_row(row: Any) -> NodeRow:
+def nodes_row(row: Any, lost: dict[str, LossSum]) -> NodeRow:
     """Return the value of one row of ``nodes``."""
     return NodeRow(
         node=row.node,
@@ -34,6 +35,8 @@ def nodes_row(row: Any) -> NodeRow:
         duplicates=row.duplicates,
         refused=row.refused,
         conflict=row.conflict,
+        reported_at=row.reported_at,
+        lost=lost,
     )
 
 
@@ -44,7 +47,15 @@ def _of_rule(table: Table, namespace: str, rule: str) -> list[Any]:
 
 def nodes_all(conn: Connection) -> list[NodeRow]:
     """See Store.nodes."""
-    return [nodes_row(row) for row in conn.execute(select(nodes).order_by(nodes.c.node))]
+    lost = sums(conn)
+    return [nodes_row(row, lost.get(row.node, {})) for row in conn.execute(select(nodes).order_by(nodes.c.node))]
+
+
+def counted(conn: Connection) -> dict[str, Counted]:
+    """See Store.counted."""
+    c = counters.c
+    query = select(c.node, func.sum(cast(c["count"], Double)), func.max(c.last_at)).group_by(c.node)
+    return {node: Counted(int(results), last_at) for node, results, last_at in conn.execute(query)}
 
 
 def rules(conn: Connection, namespace: str, rule: str, per_node: bool) -> list[RuleRow]:
@@ -130,7 +141,20 @@ def errors_of(conn: Connection, namespace: str, rule: str, bound: int) -> list[E
     return kept
 
 
-def letters_newest(conn: Connection, limit: int) -> list[DeadLetter]:
+def letters_newest(conn: Connection, limit: int, which: Letters) -> list[DeadLetter]:
     """See Store.dead_letters."""
     columns = [dead_letters.c[name] for name in DeadLetter.__struct_fields__]
-    return [DeadLetter(*row) for row in conn.execute(select(*columns).order_by(dead_letters.c.id.desc()).limit(limit))]
+    query = select(*columns).where(*_those(which)).order_by(dead_letters.c.id.desc()).limit(limit)
+    return [DeadLetter(*row) for row in conn.execute(query)]
+
+
+def drop_letters(conn: Connection, which: Letters) -> int:
+    """See Store.drop_letters."""
+    return conn.execute(delete(dead_letters).where(*_those(which))).rowcount
+
+
+def _those(which: Letters) -> list[Any]:
+    c = dead_letters.c
+    wanted: list[Any] = [c.id.in_(which.ids)] if which.ids else []
+    wanted += [column == value for column, value in ((c.node, which.node), (c.reason, which.reason)) if value]
+    return [*wanted, c.at < which.before] if which.before else wanted

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from cloud.counting import TOTAL_MAX, Effects, ErrorKey, Sample, Sampler
 from cloud.settings import StoreSettings
-from cloud.stores.base import DeadLetter
+from cloud.stores.base import CONFLICT, DeadLetter
 from cloud.stores.bulk import Bulk
 from cloud.stores.tables import dead_letters, errors, nodes, results
 from common.models import clean_text
@@ -148,14 +148,30 @@ class Rings:
             }
             for letter in letters
         ]  # fmt: skip
-        conn.execute(insert(dead_letters), rows)
+        fresh = self._not_again(conn, rows)
+        if fresh:
+            conn.execute(insert(dead_letters), fresh)
         for node, refused in sorted(Counter(letter.node for letter in letters if letter.node).items()):
             conn.execute(update(nodes).where(nodes.c.node == node).values(refused=nodes.c.refused + refused))
         bound = self._settings.dead_letters_max
-        self._letters_added += len(rows)
+        self._letters_added += len(fresh)
         if self._letters_added > bound // 10:
             conn.execute(self._trim_letters)
             self._letters_added = 0
+
+    def _not_again(self, conn: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the letters that are not here yet: an epoch in doubt sends the same ones until a person decides."""
+        fresh = []
+        c = dead_letters.c
+        for row in rows:
+            again = row["reason"] == CONFLICT and conn.execute(
+                update(dead_letters)
+                .where(c.sha256 == row["sha256"], c.node == row["node"], c.reason == CONFLICT)
+                .values(times=c.times + 1)
+            )
+            if not again or not again.rowcount:
+                fresh.append(row)
+        return fresh
 
 
 def _keep_last(table: Table, bound: int, *where: Any) -> Delete:

@@ -11,35 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, insert, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
 
 from cloud.settings import StoreSettings
 from cloud.stores import queries
 from cloud.stores.base import (
+    CONFLICT,
     NOT_STORED,
     CommitOutcome,
     DeadLetter,
-    ErrorRow,
-    NodeRow,
+    Letters,
     RefusedStatus,
-    ResultRow,
-    RuleRow,
     StatusMessage,
 )
+from cloud.stores.conflicts import Claim
 from cloud.stores.engine import make_engine
+from cloud.stores.losses import write_losses
+from cloud.stores.migrations import migrate
 from cloud.stores.presence import apply_presence
+from cloud.stores.reads import SqlReads, storage_errors
+from cloud.stores.replacing import replace_node
 from cloud.stores.rings import Rings
-from cloud.stores.tables import SCHEMA_VERSION, metadata, nodes, schema
+from cloud.stores.tables import SCHEMA_VERSION, nodes
 from cloud.stores.writes import Statements, StatusCommit
-from common.errors import StorageError
+from common.errors import ControlError, StorageError
 from common.faults import Fault, no_fault
 from common.models import Epoch, NodeBirth, NodeStatus
 from common.writer import GroupWriter
@@ -60,6 +61,8 @@ class _Presence(msgspec.Struct):
     epoch: Epoch
     at: float
     future: asyncio.Future[bool]
+    retained: bool = False
+    received: int = 0
 
 
 class _Report(msgspec.Struct):
@@ -74,11 +77,18 @@ class _Letter(msgspec.Struct):
     future: asyncio.Future[None]
 
 
-_Op = _Batch | _Presence | _Report | _Letter
+class _Task(msgspec.Struct):
+    """Something rare: ``work`` is called in the transaction, a ControlError that it raises goes to who asked."""
+
+    work: Callable[[Connection], Any]
+    future: asyncio.Future[Any]
+
+
+_Op = _Batch | _Presence | _Report | _Letter | _Task
 _Done = list[tuple[_Op, Any]]
 
 
-class SqlStore:
+class SqlStore(SqlReads):
     """A ``Store`` in a SQL database.
 
     Arguments: ``url`` of SQLAlchemy; ``settings`` with all bounds; ``fault`` is called at the named points of a
@@ -86,10 +96,9 @@ class SqlStore:
     """
 
     def __init__(self, url: str, settings: StoreSettings, *, fault: Fault = no_fault) -> None:
-        self._url, self._settings, self._fault = url, settings, fault
+        super().__init__(settings)
+        self._url, self._fault = url, fault
         self._engine: Engine | None = None
-        self._reader: Engine | None = None
-        self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-read")
         self._writer: GroupWriter[_Op, _Done] = GroupWriter(
             "store",
             self._commit,
@@ -98,7 +107,7 @@ class SqlStore:
             group_max=settings.group_max,
             queue_max=settings.waiting_max,
         )
-        self._counts = dict.fromkeys(("messages", "duplicates", "refused", "results", "split_groups"), 0)
+        self._counts = dict.fromkeys(("messages", "duplicates", "refused", "results", "conflicts", "split_groups"), 0)
 
     async def start(self) -> None:
         """See Store. The database is made when it is missing."""
@@ -119,16 +128,12 @@ class SqlStore:
             self._engine = make_engine(self._url, begin="BEGIN IMMEDIATE", busy_timeout_ms=timeout)
             self._reader = make_engine(self._url, begin="BEGIN", busy_timeout_ms=timeout, readonly=True)
             with self._engine.begin() as conn:
-                metadata.create_all(conn, tables=[schema])
-                found = conn.execute(select(schema.c.version)).scalar()
-                if found is None:
-                    metadata.create_all(conn)
-                    conn.execute(insert(schema).values(version=SCHEMA_VERSION))
+                found = migrate(conn)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as exc:  # ValueError: its port
             raise StorageError(f"store url {self._shown()}: {exc}") from exc
         except DBAPIError as exc:
             raise StorageError(f"store {self._shown()} cannot be opened: {exc.orig}") from exc
-        if found is not None and found != SCHEMA_VERSION:
+        if found != SCHEMA_VERSION:
             raise StorageError(
                 f"store {self._shown()} has schema version {found}, this program knows {SCHEMA_VERSION}: "
                 "use the program version that wrote it, or another store"
@@ -152,11 +157,32 @@ class SqlStore:
         self._writer.submit(_Batch(list(messages), future))
         return await future
 
-    async def presence(self, birth: NodeBirth, epoch: Epoch, at: float) -> bool:
+    async def presence(
+        self, birth: NodeBirth, epoch: Epoch, at: float, *, retained: bool = False, received: int = 0
+    ) -> bool:
         """See Store."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._writer.submit(_Presence(birth, epoch, at, future))
+        self._writer.submit(_Presence(birth, epoch, at, future, retained, received))
         return await future
+
+    async def _task(self, work: Callable[[Connection], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.submit(_Task(work, future))
+        return await future
+
+    async def replace(self, node: str, at: float) -> str:
+        """See Store."""
+
+        def work(conn: Connection) -> str:
+            present, lost = replace_node(conn, self._statements.insert, node, at)
+            write_losses(conn, self._statements.insert, lost, self._settings.losses_per_node_max)
+            return present
+
+        return await self._task(work)
+
+    async def drop_letters(self, which: Letters) -> int:
+        """See Store."""
+        return await self._task(lambda conn: queries.drop_letters(conn, which))
 
     async def report(self, node: str, status: NodeStatus, at: float) -> None:
         """See Store."""
@@ -173,6 +199,7 @@ class SqlStore:
     def _deliver(self, done: _Done) -> None:
         for op, outcome in done:
             if isinstance(outcome, CommitOutcome):
+                self._counts["conflicts"] += sum(each.reason == CONFLICT for each in outcome.refused)
                 self._counts["messages"] += outcome.new
                 self._counts["duplicates"] += outcome.duplicate
                 self._counts["refused"] += len(outcome.refused)
@@ -192,7 +219,7 @@ class SqlStore:
     # ---- writes, on the writer's thread ----
 
     def _commit(self, group: list[_Op]) -> _Done:
-        with self._storage_errors():
+        with storage_errors():
             try:
                 return self._transact(group)
             except _OF_VALUES as exc:
@@ -202,26 +229,24 @@ class SqlStore:
             self._counts["split_groups"] += 1
             return [(op, self._alone(op)) for op in group]
 
-    @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as exc:
-            raise StorageError(f"database: {exc.orig}") from exc
-
     def _transact(self, group: list[_Op]) -> _Done:
         assert self._engine is not None
-        by_kind: dict[type, list[Any]] = {_Presence: [], _Batch: [], _Report: [], _Letter: []}
+        by_kind: dict[type, list[Any]] = {_Presence: [], _Batch: [], _Report: [], _Letter: [], _Task: []}
         for op in group:
             by_kind[type(op)].append(op)
         done: _Done = []
         with self._engine.begin() as conn:
             for op in by_kind[_Presence]:
-                done.append((op, apply_presence(conn, op.birth, op.epoch, op.at)))
+                done.append((op, self._presence(conn, op)))
             batches: list[_Batch] = by_kind[_Batch]
             if any(batch.messages for batch in batches):
                 work = StatusCommit(
-                    conn, self._statements, self._rings, self._settings.epochs_per_node_max, self._fault
+                    conn,
+                    self._statements,
+                    self._rings,
+                    self._settings.epochs_per_node_max,
+                    self._fault,
+                    self._settings.losses_per_node_max,
                 )
                 done += zip(batches, work.run([batch.messages for batch in batches]), strict=True)
             else:
@@ -232,8 +257,16 @@ class SqlStore:
             if by_kind[_Letter]:
                 self._rings.write_letters(conn, [op.letter for op in by_kind[_Letter]])
                 done += [(op, None) for op in by_kind[_Letter]]
+            done += [(op, _done(conn, op)) for op in by_kind[_Task]]
         self._fault("committed")
         return done
+
+    def _presence(self, conn: Connection, op: _Presence) -> bool:
+        claim = Claim(op.birth, op.epoch, op.retained, op.received)
+        found = apply_presence(conn, self._statements.insert, claim, op.at)
+        if found.losses:
+            write_losses(conn, self._statements.insert, found.losses, self._settings.losses_per_node_max)
+        return found.taken
 
     def _alone(self, op: _Op) -> Any:
         """Do one operation in transactions of its own; of a batch only the message that the store cannot take fails."""
@@ -256,53 +289,22 @@ class SqlStore:
             whole.results += part.results
         return whole
 
-    # ---- reads, on threads and connections of their own ----
-
-    async def _read(self, query: Callable[[Connection], T]) -> T:
-        def work() -> T:
-            assert self._reader is not None
-            with self._storage_errors(), self._reader.connect() as conn:
-                return query(conn)
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    async def nodes(self) -> list[NodeRow]:
-        """See Store."""
-        return await self._read(queries.nodes_all)
-
-    async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
-        """See Store."""
-        return await self._read(lambda conn: queries.rules(conn, namespace, rule, per_node))
-
-    async def results(
-        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
-    ) -> list[ResultRow]:
-        """See Store."""
-        return await self._read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since))
-
-    async def last_result(self) -> int:
-        """See Store."""
-        return await self._read(queries.last_result)
-
-    async def errors(self, *, namespace: str = "", rule: str = "") -> list[ErrorRow]:
-        """See Store."""
-        return await self._read(
-            lambda conn: queries.errors_of(conn, namespace, rule, self._settings.errors_per_rule_max)
-        )
-
-    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """See Store."""
-        return await self._read(lambda conn: queries.letters_newest(conn, limit))
-
     def statistics(self) -> dict[str, int]:
         """See Store."""
         waiting, groups, retries = self._writer.waiting, self._writer.groups, self._writer.retries
         return {**self._counts, "waiting": waiting, "groups": groups, "retries": retries}
 
 
+def _done(conn: Connection, op: _Task) -> Any:
+    try:
+        return op.work(conn)
+    except ControlError as exc:  # it looked before it changed anything: the others of the group are not touched
+        return exc
+
+
 def _write_report(conn: Connection, op: _Report) -> None:
     status = msgspec.json.encode(op.status).decode()
-    values = {"status": status, "last_seen": op.at}
+    values: dict[str, Any] = {"status": status, "last_seen": op.at, "reported_at": op.at}
     if op.status.rules_version:
         values["rules_version"] = op.status.rules_version
     found = conn.execute(update(nodes).where(nodes.c.node == op.node).values(**values))

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER makes SQLite number the rows itself
@@ -44,6 +44,9 @@ nodes = Table(
     Column("duplicates", BigInteger, nullable=False, default=0),
     Column("refused", BigInteger, nullable=False, default=0),
     Column("conflict", Text, nullable=False, default=""),
+    Column("born_n", BigInteger, nullable=False, server_default="0"),  # of the last birth that was not in doubt
+    Column("claim", Text, nullable=False, server_default=""),  # the last birth, when it was in doubt (JSON)
+    Column("reported_at", Double, nullable=False, server_default="0"),
 )
 
 # The uuid is part of the key: a foreign spool with the same counter has a progress of its own and is never mixed in.
@@ -55,8 +58,13 @@ progress = Table(
     Column("uuid", String(36), primary_key=True),
     Column("mark", BigInteger, nullable=False),
     Column("bits", BigInteger, nullable=False),
+    Column("state", Integer, nullable=False, server_default="0"),  # NORMAL, DOUBTFUL or REPLACED
+    Column("session", BigInteger, nullable=False, server_default="0"),  # the highest that was born
+    Column("ended", BigInteger, nullable=False, server_default="0"),  # its next sequence when a later epoch began
     sqlite_with_rowid=False,
 )
+
+NORMAL, DOUBTFUL, REPLACED = 0, 1, 2  # states of an epoch: counted, in conflict, given up by ``node replace`` (P5.8)
 
 counters = Table(
     "counters",
@@ -129,5 +137,37 @@ dead_letters = Table(
     Column("size", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("at", Double, nullable=False),
+    Column("times", BigInteger, nullable=False, server_default="1"),  # a conflict's messages come again and again
+    Index("dead_letters_by_digest", "sha256"),
     sqlite_autoincrement=True,
+)
+
+# Epochs that were retired, the last ones: the late messages of these are told from those of another spool.
+retired = Table(
+    "retired",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("uuid", String(36), primary_key=True),
+    Column("ended", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+losses = Table(
+    "losses",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("id", String(512), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("results", BigInteger, nullable=False),
+    Column("messages", BigInteger, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("until", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("received_at", Double, nullable=False),
+    Column("origin", String(5), nullable=False),  # edge or cloud
 )

@@ -16,9 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.counting import Effects
 from cloud.progress import WINDOW, Progress, Sight
-from cloud.stores import presence
+from cloud.stores import conflicts, presence
 from cloud.stores.base import (
     BEYOND_WINDOW,
+    CONFLICT,
     STALE_EPOCH,
     TOO_MANY_EPOCHS,
     CommitOutcome,
@@ -27,8 +28,12 @@ from cloud.stores.base import (
     StatusMessage,
 )
 from cloud.stores.bulk import Bulk
+from cloud.stores.conflicts import Held
+from cloud.stores.losses import EDGE, Loss, cloud_lost, restored_copy, write_losses
+from cloud.stores.presence import Origin
 from cloud.stores.rings import Rings, saturating
-from cloud.stores.tables import counters, nodes, progress
+from cloud.stores.tables import DOUBTFUL, NORMAL, REPLACED, counters, nodes, progress
+from common.models import Epoch
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +60,9 @@ class Statements:
                 cloud_lost=saturating(nodes.c.cloud_lost, bindparam("more_lost", type_=BigInteger)),
             )
         )
-        self.known = select(nodes.c.node, nodes.c.retired_through, nodes.c.lowest_n).where(_among(nodes))
+        self.known = select(
+            nodes.c.node, nodes.c.retired_through, nodes.c.lowest_n, nodes.c.epoch_n, nodes.c.epoch_uuid, nodes.c.born_n
+        ).where(_among(nodes))
         self.held = (
             select(progress)
             .where(_among(progress))
@@ -88,16 +95,28 @@ class StatusCommit:
     """One commit group of rulestatus messages inside an open transaction. Used once."""
 
     def __init__(
-        self, conn: Connection, statements: Statements, rings: Rings, epochs_max: int, fault: Callable[[str], None]
+        self,
+        conn: Connection,
+        statements: Statements,
+        rings: Rings,
+        epochs_max: int,
+        fault: Callable[[str], None],
+        losses_max: int = 10_000,
     ) -> None:
         self._conn, self._statements, self._rings = conn, statements, rings
-        self._epochs_max, self._fault = epochs_max, fault
+        self._epochs_max, self._fault, self._losses_max = epochs_max, fault, losses_max
         self._nodes: dict[str, Any] = {}
         self._progress: dict[Key, Progress] = {}
         self._epochs: dict[str, int] = {}
         self._fresh: set[str] = set()  # nodes that got their first message of an epoch in this group
         self._touched: set[Key] = set()
         self._deltas: dict[str, list[int]] = {}  # node -> duplicates, refused, lost
+        self._odd: dict[Key, Held] = {}  # epochs of which not every message counts
+        self._present: dict[str, tuple[Epoch, int]] = {}  # the epoch that spoke last, the counter that was born last
+        self._uuids: dict[tuple[str, int], str] = {}  # of the epochs that count, by node and counter
+        self._alarms: list[tuple[str, Epoch, int, str, float]] = []
+        self._conflicts: list[tuple[str, Epoch, str, float]] = []
+        self._losses: list[Loss] = []
 
     def run(self, batches: Sequence[Sequence[StatusMessage]]) -> list[CommitOutcome]:
         """Give every new message its effect, note it, and say per batch what is committed and what is refused."""
@@ -112,6 +131,8 @@ class StatusCommit:
         self._write_effects(effects)
         self._fault("effects_written")
         self._write_progress()
+        if self._conflicts or self._alarms or self._losses:
+            self._write_losses()
         self._fault("progress_written")
         for key, (at, message) in last.items():
             seen = self._progress[key]
@@ -128,34 +149,45 @@ class StatusCommit:
         self._conn.execute(self._statements.touch, rows)
         wanted = {"names": names}
         self._nodes = {row.node: row for row in self._conn.execute(self._statements.known, wanted)}
-        for node, n, uuid, mark, bits in self._conn.execute(self._statements.held, wanted):
-            self._progress[node, n, uuid] = Progress(mark, bits)
-            self._epochs[node] = self._epochs.get(node, 0) + 1
+        self._present = {
+            row.node: (Epoch(row.epoch_n, row.epoch_uuid), row.born_n) for row in self._nodes.values() if row.epoch_n
+        }
+        for node, n, uuid, mark, bits, state, session, ended in self._conn.execute(self._statements.held, wanted):
+            seen = self._progress[node, n, uuid] = Progress(mark, bits)
+            if state != NORMAL or ended:
+                self._odd[node, n, uuid] = Held(seen, state, session, ended)
+            if state == NORMAL:
+                self._uuids[node, n] = uuid
+                self._epochs[node] = self._epochs.get(node, 0) + 1
 
     def _take(self, message: StatusMessage, effects: Effects, outcome: CommitOutcome) -> bool:
         """Judge one message; True when it is to be confirmed, be it new or a duplicate."""
         node, epoch = message.node, message.epoch
-        if epoch.n <= self._nodes[node].retired_through:
-            return self._refuse(message, outcome, STALE_EPOCH, f"epoch {epoch} is retired")
         key = (node, epoch.n, epoch.uuid)
         seen = self._progress.get(key)
+        if seen is None or key in self._odd or epoch.n <= self._nodes[node].retired_through:
+            reason, detail = self._objection(message, key)
+            if reason:
+                return self._refuse(message, outcome, reason, detail)
         if seen is None:
-            if self._epochs.get(node, 0) >= self._epochs_max:
-                return self._refuse(message, outcome, TOO_MANY_EPOCHS, f"more than {self._epochs_max} epochs")
             seen = self._progress[key] = Progress()
+            self._uuids[node, epoch.n] = epoch.uuid
             self._epochs[node] = self._epochs.get(node, 0) + 1
+        if not seen.mark:
             self._fresh.add(node)
-        lost = seen.raise_to(message.low - 1)
+        first, lost = seen.mark + 1, seen.raise_to(message.low - 1)
         if lost:
             log.warning(
                 "node %s: %d messages of epoch %s up to %d were confirmed once and are unknown here: the store was "
                 "restored or replaced", node, lost, epoch, message.low - 1,
             )  # fmt: skip
             self._delta(node)[2] += lost
+            self._losses.append(cloud_lost(node, epoch, first, message.low - 1, lost, message.received_at))
         self._touched.add(key)
         sight = seen.see(message.sequence)
         if sight is Sight.NEW:
             effects.add(node, message.namespace, message.results, message.received_at, message.msg_id)
+            self._losses += [Loss(node, record, EDGE, message.received_at) for record in message.losses]
             outcome.new += 1
             outcome.results += sum([result.count for result in message.results])
         elif sight is Sight.SEEN:
@@ -165,6 +197,56 @@ class StatusCommit:
             detail = f"sequence {message.sequence} is more than {WINDOW} above {seen.mark}"
             return self._refuse(message, outcome, BEYOND_WINDOW, detail)
         return True
+
+    def _objection(self, message: StatusMessage, key: Key) -> tuple[str, str]:
+        """Say why a message is not for counting, or nothing. Called for epochs that are new, odd or retired."""
+        node, epoch = message.node, message.epoch
+        odd = self._odd.get(key)
+        if odd is not None and odd.state == DOUBTFUL:
+            return CONFLICT, f"epoch {epoch} is in doubt: see fieldpost get nodes"
+        if odd is not None and odd.state == REPLACED:
+            return CONFLICT, f"epoch {epoch} was given up by node replace"
+        through = self._nodes[node].retired_through
+        if odd is not None and epoch.n > through:
+            if odd.ended > message.sequence:
+                return "", ""
+            text = f"epoch {epoch} ended before message {odd.ended} in the spool that is known, and goes on with it"
+            self._alarms.append((node, epoch, odd.ended, text, message.received_at))
+            return CONFLICT, text
+        present, born_n = self._present.get(node, (Epoch(0, ""), 0))
+        known = self._named_twice(node, epoch, present)
+        if known is not None:
+            self._raise_conflict(message, conflicts.named_twice(epoch, known))
+            return CONFLICT, conflicts.named_twice(epoch, known)
+        if epoch.n <= max(born_n, through):
+            origin = presence.origin_of(self._conn, node, epoch, message.sequence, through)
+            if origin is Origin.RETIRED:
+                return STALE_EPOCH, f"epoch {epoch} is retired"
+            if origin is Origin.UNKNOWN:  # its node keeps it, if there is one that has it
+                return CONFLICT, f"epoch {epoch} is older than what is known of this node"
+            text = (
+                f"message {message.sequence} of epoch {epoch} comes, but epoch {max(born_n, through)} is known, whose "
+                "spool never had it"
+            )
+            self._raise_conflict(message, text)
+            return CONFLICT, text
+        if self._epochs.get(node, 0) >= self._epochs_max:
+            return TOO_MANY_EPOCHS, f"more than {self._epochs_max} epochs"
+        return "", ""
+
+    def _named_twice(self, node: str, epoch: Epoch, present: Epoch) -> Epoch | None:
+        """Return the counted epoch of the same counter and another uuid: two spools speak for this node (P5.8)."""
+        uuid = self._uuids.get((node, epoch.n), epoch.uuid)
+        if uuid != epoch.uuid:
+            return Epoch(epoch.n, uuid)
+        same = present.n == epoch.n and present.uuid != epoch.uuid
+        return present if same and (node, *present) not in self._odd else None
+
+    def _raise_conflict(self, message: StatusMessage, text: str) -> None:
+        key = (message.node, *message.epoch)
+        self._progress[key] = Progress()
+        self._odd[key] = Held(self._progress[key], DOUBTFUL)
+        self._conflicts.append((message.node, message.epoch, text, message.received_at))
 
     def _refuse(self, message: StatusMessage, outcome: CommitOutcome, reason: str, detail: str) -> bool:
         outcome.refused.append(RefusedStatus(message, reason, detail))
@@ -197,3 +279,14 @@ class StatusCommit:
             row = self._nodes[node]
             if row.lowest_n:
                 presence.retire(self._conn, node, row.lowest_n, row.retired_through)
+
+    def _write_losses(self) -> None:
+        insert = self._statements.insert
+        for node, epoch, text, at in self._conflicts:
+            verdict = conflicts.Verdict(conflicts.Sight.CONFLICT, text, str(epoch))
+            self._losses.append(presence.doubt(self._conn, insert, node, epoch, verdict, at))
+        for node, epoch, first, text, at in self._alarms:
+            said = presence.alarm(self._conn, node, text)
+            self._losses.append(restored_copy(node, f"conflict-{epoch}", str(epoch), first, 0, said, at))
+        if self._losses:
+            write_losses(self._conn, insert, self._losses, self._losses_max)

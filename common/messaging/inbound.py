@@ -16,6 +16,7 @@ from common.models import ControllerPresence, NodeBirth
 from common.resource import DEFAULT_NAMESPACE, NODE, build_resource, is_label
 
 PRESENCE_SOURCE = "presence"
+RETAINED = "retained"
 CONTROLLER = "controller"  # resource type of a controller's presence
 
 
@@ -38,10 +39,16 @@ class Reader:
         self._root, self._node, self._types = root, node, content_types
         self._presence = f"{root}/{topics.PRESENCE}/"
 
-    def read(self, topic: str, payload: bytes) -> Message[Any] | Refused | None:
-        """Return the message, or why there is none. None: a presence that was cleared (an empty retained payload)."""
+    def read(self, topic: str, payload: bytes, retained: bool = False) -> Message[Any] | Refused | None:
+        """Return the message, or why there is none. None: a presence that was cleared (an empty retained payload).
+
+        The header's ``type`` of a presence that the broker had kept (``retained``) is RETAINED: it may be old (P5.8).
+        """
         if topic.startswith(self._presence):
-            return self._read_presence(topic, payload)
+            found = self._read_presence(topic, payload)
+            if retained and isinstance(found, Message):
+                found.header.type = RETAINED
+            return found
         try:
             parsed = topics.parse_topic(self._root, topic)
         except RefusedError as exc:

@@ -146,7 +146,7 @@ class MqttLayer(MessageLayer):
         )
 
     def _take(self, inbound: Inbound) -> None:
-        message = self._reader.read(inbound.topic, inbound.payload)
+        message = self._reader.read(inbound.topic, inbound.payload, inbound.retain)
         if message is None:
             return
         if isinstance(message, Refused):

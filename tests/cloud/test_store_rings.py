@@ -148,18 +148,23 @@ async def test_a_birth_brings_labels_version_and_rules(tmp_path: Path) -> None:
 
 
 async def test_a_restored_or_doubled_spool_is_a_conflict(tmp_path: Path) -> None:
-    """A birth with an older epoch, or a known counter under another uuid, is a conflict until a good one (P5.8)."""
+    """A known counter under another uuid is a conflict until a person decides; an older birth may be late (P5.8)."""
     async with open_store(tmp_path) as store:
+        await store.presence(birth(3), epoch(3), AT)
         await store.presence(birth(5), epoch(5), AT)
         await store.commit([status(n, of=epoch(5)) for n in range(1, 10)])
         assert not await store.presence(birth(4, session=7), epoch(4), AT)
-        assert "restored spool, or two nodes" in (await store.nodes())[0].conflict
-        await store.presence(birth(5, session=2, next_sequence=10), epoch(5), AT)
+        assert (await store.nodes())[0].conflict == ""
+        await store.commit([status(1, of=epoch(4))])
+        assert "whose spool never had it" in (await store.nodes())[0].conflict
+        assert await store.presence(birth(5, session=2, next_sequence=10), epoch(5), AT)
+        assert await store.replace("edge-1", AT) == str(epoch(5))
         assert (await store.nodes())[0].conflict == ""
         twin = NodeBirth("edge-1", str(epoch(5, tail=1)), True, session=9)
         assert not await store.presence(twin, epoch(5, tail=1), AT)
-        assert "another id" in (await store.nodes())[0].conflict
+        assert f"known as {epoch(5)}" in (await store.nodes())[0].conflict
         assert await store.presence(birth(6), epoch(6), AT)
+        assert await store.replace("edge-1", AT) == str(epoch(6))
         assert (await store.nodes())[0].conflict == ""
 
 

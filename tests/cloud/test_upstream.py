@@ -35,7 +35,7 @@ class Parts:
         )
         clock, settings = SystemClock(), CloudSettings()
         sessions = Sessions(store, clock, 60, lambda: True)
-        self.handlers = Handlers(self.layer, store, sessions, Refusals(self.layer, store, clock, settings), clock)
+        self.handlers = Handlers(self.layer, store, sessions, Refusals(self.layer, store, clock, settings, ROOT), clock)
         self.table = routes(self.handlers, QueueSettings())
 
 

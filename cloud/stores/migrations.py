@@ -1,0 +1,41 @@
+"""The schema's versions: a new database is made whole, an older one is brought up to date, a newer one is refused."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.schema import CreateColumn
+
+from cloud.stores.tables import SCHEMA_VERSION, dead_letters, metadata, nodes, progress, schema
+
+# What each version added to tables that were there before. Whole new tables need no word here.
+_ADDED = {
+    2: (
+        nodes.c.born_n, nodes.c.claim, nodes.c.reported_at, progress.c.state, progress.c.session, progress.c.ended,
+        dead_letters.c.times,
+    ),
+}  # fmt: skip
+
+
+def migrate(conn: Connection) -> int:
+    """Make or update the schema in the caller's transaction; return the version that was found, or the present one.
+
+    A version above SCHEMA_VERSION changes nothing: the caller refuses it.
+    """
+    metadata.create_all(conn, tables=[schema])
+    found: int | None = conn.execute(select(schema.c.version)).scalar()
+    if found is None:
+        metadata.create_all(conn)
+        conn.execute(insert(schema).values(version=SCHEMA_VERSION))
+        return SCHEMA_VERSION
+    if found >= SCHEMA_VERSION:
+        return found
+    for version in range(found + 1, SCHEMA_VERSION + 1):
+        for column in _ADDED[version]:
+            definition = CreateColumn(column).compile(dialect=conn.dialect)
+            conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+    metadata.create_all(conn)
+    for table in (dead_letters,):  # create_all gives indexes only to tables that it makes
+        for index in table.indexes:
+            index.create(conn, checkfirst=True)
+    conn.execute(update(schema).values(version=SCHEMA_VERSION))
+    return SCHEMA_VERSION
