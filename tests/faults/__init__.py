@@ -1,0 +1,1 @@
+"""Faults: power cuts, damaged files, full disks, kills at named points, networks that lie (reliability R3)."""

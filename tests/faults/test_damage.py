@@ -1,0 +1,188 @@
+"""Damaged files: a node sets its spool aside and goes on, a controller refuses to run; nothing is deleted (R3, P5.8).
+
+What SQLite cannot see, as it has no checksums outside the WAL, is listed in the last tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge.spooldb import SpoolDb
+from tests.cloud.samples import ok, open_store, status
+from tests.edge.support import NODE, ROOT, Collected, packed, result
+from tests.support.wait import eventually
+
+FLIPS = 60
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+async def copy(tmp_path: Path) -> Path:
+    """A spool with messages and waiting results, as a kill leaves it: database and WAL."""
+    run = tmp_path / "run"
+    run.mkdir()
+    collected = Collected(run)
+    for n in range(300):
+        collected.spool.accept(packed(result(f"rule-{n % 5}", f"{n}-" + "y" * 1200)))
+    await eventually(lambda: collected.spool.stats.accepted == 300)
+    copied = tmp_path / "copy"
+    shutil.copytree(run, copied, ignore=shutil.ignore_patterns("*-shm"))
+    await collected.spool.stop()
+    assert (copied / "spool.db-wal").stat().st_size > 100_000
+    return copied
+
+
+@pytest.fixture
+async def closed(copy: Path) -> Path:
+    """The same after a clean stop: the database alone."""
+    db = SpoolDb(copy / "spool.db", NODE, ROOT)
+    db.open()
+    db.close()
+    assert not (copy / "spool.db-wal").exists()
+    return copy
+
+
+def _prints(directory: Path) -> dict[str, str]:
+    """Digests of what holds data; a look leaves an empty WAL and shared memory behind."""
+    files = [file for file in directory.iterdir() if file.name.startswith("spool.db") and "-shm" not in file.name]
+    files = [file for file in files if file.stat().st_size or file.name == "spool.db"]
+    return {file.name: _digest(file) for file in files}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _damage(directory: Path, how: str) -> None:
+    file = directory / "spool.db"
+    data = bytearray(file.read_bytes())
+    if how == "rubbish":
+        data[:] = random.Random(1).randbytes(len(data))
+    elif how == "header":
+        data[3] ^= 0xFF
+    elif how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "root-page":  # the first page of a table, where its kind and cells are said
+        data[4096 * 2 : 4096 * 2 + 64] = b"\xff" * 64
+    elif how == "emptied":
+        data.clear()
+    file.write_bytes(data)
+
+
+def _aside(directory: Path) -> dict[str, str]:
+    """Digests of what was set aside, by the name that it had."""
+    kept = [f for f in directory.glob("spool.db.damaged-*") if not f.name.endswith("-shm")]
+    named = {re.sub(r"\.damaged-[0-9TZ.]+", "", f.name): f for f in kept}
+    return {name: _digest(f) for name, f in named.items() if f.stat().st_size or name == "spool.db"}
+
+
+@pytest.mark.parametrize("how", ["rubbish", "header", "truncated", "root-page"])
+async def test_damaged_database_is_set_aside_as_it_is(closed: Path, how: str, caplog: pytest.LogCaptureFixture):
+    """R3, R1.8: the bytes are kept under another name, one line says so, and the node goes on with a new spool."""
+    _damage(closed, how)
+    before = _prints(closed)
+    collected = Collected(closed)
+    assert _aside(closed) == before
+    assert "spool.db.damaged-" in caplog.text
+    await _goes_on(collected)
+
+
+async def test_emptied_database_is_set_aside_with_its_wal(copy: Path):
+    """SQLite would take a file of 0 bytes for a new database and delete the WAL, where the accepted results are."""
+    _damage(copy, "emptied")
+    before = _prints(copy)
+    collected = Collected(copy)
+    assert _aside(copy) == before
+    await _goes_on(collected)
+
+
+async def test_random_flips_never_let_a_spool_run_that_cannot_be_read(closed: Path, rng: random.Random):
+    """Flipped bits anywhere: either the spool is set aside at the start, or all that it holds can be read and sent."""
+    whole = (closed / "spool.db").read_bytes()
+    set_aside = 0
+    for _ in range(FLIPS):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 8)):
+            # Half of them where structure is: the first bytes of pages.
+            page = rng.randrange(len(data) // 4096) * 4096
+            at = page + rng.randrange(64) if rng.random() < 0.5 else rng.randrange(len(data))
+            data[at] ^= 1 << rng.randrange(8)
+        (closed / "spool.db").write_bytes(data)
+        before = _prints(closed)
+        collected = Collected(closed)
+        if aside := _aside(closed):
+            set_aside += 1
+            assert aside == before
+        await _goes_on(collected)
+        for file in closed.glob("spool.db*"):
+            file.unlink()
+    assert set_aside
+
+
+async def _goes_on(collected: Collected) -> None:
+    """Everything can be read, and a further result is accepted. Values may have changed: nothing here sees that."""
+    collected.accept(result(source_id="more"))
+    await eventually(lambda: collected.durable == ["more"] and not collected.spool._writer.waiting)
+    await collected.spool.stop()
+    assert not collected.fatal
+    db = SpoolDb(collected.spool._db._path, NODE, ROOT)
+    db.open()
+    assert len(db.messages()) + db.backlog()[0] >= 1
+    db.oldest_results(1 << 30)
+    db.inputs()
+    db.close()
+
+
+async def _runs_empty(collected: Collected) -> None:
+    """Confirm until nothing is left; an exception or a stuck writer fails."""
+    spool = collected.spool
+    collected.confirm(collected.left)
+
+    async def empty() -> bool:
+        fresh, collected.frozen[:] = list(collected.frozen), []
+        collected.confirm(fresh)
+        stats = spool.stats
+        return not stats.window_messages and not stats.waiting_rows
+
+    await eventually(empty)
+    assert not collected.fatal
+    await spool.stop()
+
+
+async def test_cut_wal_opens_with_what_came_before_the_cut(copy: Path, rng: random.Random):
+    """A truncated WAL is, to SQLite, one that ends earlier: what is left is whole and is sent; the file is sound.
+
+    That the end is missing is not seen here. The cloud sees it when it knows higher sequences of the epoch (P5.8).
+    """
+    wal = (copy / "spool.db-wal").read_bytes()
+    for _ in range(10):
+        (copy / "spool.db-wal").write_bytes(wal[: rng.randrange(len(wal))])
+        shutil.copytree(copy, other := copy.with_name("other"))
+        await _runs_empty(Collected(other))
+        shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("how", ["rubbish", "truncated"])
+async def test_damaged_store_of_the_cloud_is_one_clear_line(tmp_path: Path, how: str):
+    """The controller ends with 1 and one line that names its store; the file stays as it is."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(n, [ok(source_id="z" * 500)] * 20) for n in range(1, 40)])
+    file = tmp_path / "cloud.db"
+    data = file.read_bytes()
+    damaged = random.Random(1).randbytes(len(data)) if how == "rubbish" else data[: len(data) // 2]
+    file.write_bytes(damaged)
+    command = [sys.executable, "-m", "cloud", "--data-dir", str(tmp_path), "--broker", "mqtt://127.0.0.1:9"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fieldpost cloud:")]
+    assert "cloud.db" in line
+    assert "Traceback" not in done.stderr
+    assert file.read_bytes() == damaged

@@ -1,0 +1,135 @@
+"""What a soak does to the pipeline: kills, wiped brokers, pauses, networks, power cuts; and how fast it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.faults.pipeline import Child, Pipeline
+from tests.faults.test_network import MODES, heal
+from tests.soak.report import Report
+from tests.support.powerloss import MODES as LOSSES
+from tests.support.powerloss import POWER_CUT, environment
+
+RECOVERY_MAX_S = 40.0
+HALF_OPEN_S = 12.0  # longer than twice the keepalive of five seconds: the connection must be given up by itself
+
+
+class Nemesis:
+    """Breaks ``stack`` in ways that ``rng`` draws, and keeps the books in ``report``.
+
+    ``library`` cuts the power; None runs without. Every process that ends and was not killed here is a problem, but
+    for a power cut, after which it is started again.
+    """
+
+    def __init__(self, stack: Pipeline, report: Report, rng: random.Random, library: Path | None) -> None:
+        self._stack, self._report, self._rng, self._library = stack, report, rng, library
+        self._sides: dict[str, Child] = {"edge": stack.edge, "cloud": stack.cloud}
+        self._edge_life = ""
+        self._faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
+            (8, lambda: self._kill("edge")),
+            (8, lambda: self._kill("cloud")),
+            (7, self._wipe_broker),
+            (3, self._kill_two),
+            (2, self._pause),
+            (4, self._break_network),
+        ]
+
+    async def __call__(self, until: float) -> None:
+        """Break and let recover, until then (monotonic seconds)."""
+        weights = [weight for weight, _ in self._faults]
+        while time.monotonic() < until:
+            (_, fault), *_ = self._rng.choices(self._faults, weights)
+            await fault()
+            await self.revive()
+            await self._recover()
+            await asyncio.sleep(self._rng.random() * 0.3)
+
+    def start(self, side: str, *, calm: bool = False) -> None:
+        """Start edge or cloud; unless ``calm``, its power will be cut after some number of operations on its files."""
+        env = None
+        if self._library is not None and not calm:
+            cut = self._rng.choice([0, self._rng.randint(1, 300), self._rng.randint(1, 6000)])
+            mode = self._rng.choice(list(LOSSES.values()))
+            env = environment(self._library, cut=cut, mode=mode, seed=self._rng.randrange(1 << 31))
+        if side == "edge":
+            self._edge_life = self._stack.start_edge(environment=env)
+        else:
+            self._stack.start_cloud(environment=env)
+
+    async def revive(self) -> None:
+        """Start again what ended by a power cut."""
+        for side, child in self._sides.items():
+            if child.ended is None:
+                continue
+            if child.ended != POWER_CUT:
+                self._report.problems.append(f"the {side} ended with {child.ended}: {child.tail()[-1500:]}")
+            self._gone(side, child.ended)
+            self.start(side)
+
+    def _gone(self, side: str, code: int) -> None:
+        self._report.live_cuts[side] += code == POWER_CUT
+        directory = self._stack.edge_dir if side == "edge" else self._stack.cloud_dir
+        if code == POWER_CUT:
+            for shared in directory.glob("*-shm"):  # it was memory
+                shared.unlink()
+
+    async def _kill(self, side: str) -> None:
+        await asyncio.sleep(self._rng.random() * 0.4)
+        code = self._sides[side].kill()
+        self._report.kills[side] += code == -signal.SIGKILL
+        self._gone(side, code)
+        self.start(side)
+
+    async def _kill_two(self) -> None:
+        await asyncio.gather(self._kill("edge"), self._kill("cloud"))
+
+    async def _wipe_broker(self) -> None:
+        first = self._rng.random() < 0.3
+        if first:  # the edge finds the empty broker before the cloud does
+            await self._stack.cloud_proxy.refuse()
+        await self._stack.broker.kill()
+        self._report.kills["broker"] += 1
+        self._stack.broker.wipe()
+        await asyncio.sleep(self._rng.random() * 0.3)
+        await self._stack.broker.start()
+        if first:
+            await asyncio.sleep(self._rng.random())
+            await heal(self._stack.cloud_proxy)
+
+    async def _pause(self) -> None:
+        side = self._rng.choice(list(self._sides))
+        child = self._sides[side]
+        self._report.faults[f"pause of {side}"] += 1
+        child.signal(signal.SIGSTOP)
+        await asyncio.sleep(self._rng.choice([0.1, 1.0, 3.0]) * self._rng.random())
+        child.signal(signal.SIGCONT)
+
+    async def _break_network(self) -> None:
+        mode = self._rng.choice(list(MODES))
+        side = self._rng.choice(list(self._sides))
+        proxy = self._stack.edge_proxy if side == "edge" else self._stack.cloud_proxy
+        self._report.faults[mode] += 1
+        await MODES[mode](proxy)
+        long = mode == "half-open" and self._rng.random() < 0.1
+        await asyncio.sleep(HALF_OPEN_S if long else self._rng.random() * 2)
+        if self._rng.random() < 0.3:  # two faults at once
+            await self._rng.choice([lambda: self._kill("edge"), lambda: self._kill("cloud")])()
+        await heal(proxy)
+
+    async def _recover(self) -> None:
+        """Wait until the cloud counts a result that was accepted after the fault, and note how long that took."""
+        begun, accepted = time.monotonic(), len(self._stack.accepted())
+        while time.monotonic() < begun + RECOVERY_MAX_S:
+            await self.revive()
+            await self._stack.collect()
+            if any(source in self._stack.seen for source in self._stack.accepted()[accepted:]):
+                self._report.recoveries.append(time.monotonic() - begun)
+                return
+            await asyncio.sleep(0.02)
+        self._report.recoveries.append(RECOVERY_MAX_S)
+        self._report.problems.append(f"no recovery within {RECOVERY_MAX_S} s: {self._stack.edge.tail()[-800:]}")
