@@ -196,8 +196,8 @@ def test_dependencies_are_pinned_for_tests() -> None:
 
 
 def test_cancellation_is_never_swallowed() -> None:
-    """asyncio.wait_for of Python 3.11 returns instead of raising when a cancel meets a result: a loop around it lives on
-    for ever, and with it everything that waits for its end. Tasks use asyncio.timeout.
+    """asyncio.wait_for of Python 3.11 returns instead of raising when a cancel meets a result: a loop around it lives
+    on for ever, and with it everything that waits for its end. Tasks use asyncio.timeout.
     """
     allowed = {"common/messaging/broker.py", "common/processes.py"}  # they wait for a child's end, outside of loops
     found = {str(path.relative_to(ROOT)) for path in sources() if "wait_for(" in path.read_text()}

@@ -30,6 +30,7 @@ from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, lin
 from tests.docs_support.commands import Program, Shell, fieldpost
 from tests.e2e.stack import BUS, Device, Stack
 from tests.support.brokers import Embedded
+from tests.support.client import Client
 from tests.support.wait import eventually
 
 README_LINES_MAX = 120
@@ -52,7 +53,11 @@ async def _up(cwd: Path) -> AsyncIterator[str]:
     program = await fieldpost(cwd, "up", "--port", "0", "--every", "0.2", "--node", "gw-7")
     try:
         await eventually(lambda: _shows_a_result(program), timeout=60, what="fieldpost up shows a result")
-        yield re.findall(r"mqtt://[0-9.:]+", program.out)[0]
+        url = re.findall(r"mqtt://[0-9.:]+", program.out)[0]
+        async with Client(int(url.rpartition(":")[2]), "careless") as client:  # so that there are dead letters to show
+            for _ in range(5):
+                await client.publish("fieldpost/up/gw-7/router:resource/update/default/rulestatus/telemetry", b"{")
+        yield url
     finally:
         if program.running:
             program.interrupt()

@@ -88,3 +88,11 @@ def test_packing_loses_nothing_and_keeps_each_rules_order(drawn, count_max, byte
             seen.setdefault((item.project_id, item.rule_id, batch.codec), []).append(int(item.source_id))
     assert sorted(n for order in seen.values() for n in order) == list(range(len(items)))
     assert all(order == sorted(order) for order in seen.values())
+
+
+def test_order_holds_when_the_codec_was_changed_and_changed_back():
+    """P5.6: a backlog of both codecs goes out in the order of its results, not codec by codec."""
+    codecs_in_turn = ["json", "msgpack", "msgpack", "json", "json"]
+    items = [packed(result(source_id=str(n)), codec) for n, codec in enumerate(codecs_in_turn)]
+    found = [each.source_id for batch in pack(items, 256, 1 << 20) for each in results_of(_freeze(batch))]
+    assert found == ["0", "1", "2", "3", "4"]
