@@ -22,6 +22,7 @@ from common.models import Epoch
 from edge.batching import Frozen, Packed
 
 SCHEMA_VERSION = 2
+SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
 _SCHEMA = """
@@ -165,6 +166,8 @@ class SpoolDb:
                     for statement in _FROM_1.split(";"):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                elif not 0 < version <= SCHEMA_PLAUSIBLE_MAX:
+                    raise DamageError(f"{self._path}: damaged: schema version {version}")
                 elif version != SCHEMA_VERSION:
                     raise StorageError(f"{self._path}: spool of schema {version}, this program knows {SCHEMA_VERSION}")
                 state = self._own(db)

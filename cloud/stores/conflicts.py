@@ -11,7 +11,7 @@ known spool has never had, or that ended before it (``writes``); until then such
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from itertools import chain
 from typing import Any, NamedTuple
@@ -76,8 +76,10 @@ class Verdict(NamedTuple):
 _OLD, _GOOD = Verdict(Sight.OLD), Verdict(Sight.GOOD)
 
 
-def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], claim: Claim) -> Verdict:
-    """Say what an online birth is, given the node's row and all that is held of its epochs."""
+def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], past: Collection[Epoch], claim: Claim) -> Verdict:
+    """Say what an online birth is, given the node's row, all that is held of its epochs, and those that are past: of
+    the retired ones at least all that share a counter with an epoch of the birth.
+    """
     own, epoch = held.get(claim.epoch), claim.epoch
     if own is not None and own.state != NORMAL:
         if claim.retained or (own.state == REPLACED and claim.birth.session <= own.session):
@@ -85,7 +87,7 @@ def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], claim: Claim) -> V
         if own.state == REPLACED:
             return _doubt(epoch, f"epoch {epoch} was given up by node replace, and an agent goes on with it")
         return _doubt(epoch, row["conflict"] or f"epoch {epoch} is in doubt")
-    proofs = _two_names(row, held, claim)
+    proofs = _two_names(row, held, past, claim)
     if own is None or not own.session:  # where it came from is judged once, when it is born
         proofs = chain(proofs, _bad_origin(held, claim))
     for verdict in proofs:
@@ -104,15 +106,19 @@ def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], claim: Claim) -> V
     return _GOOD
 
 
-def other_name(row: Mapping[str, Any], held: Mapping[Epoch, Held], epoch: Epoch) -> Epoch | None:
-    """Return the epoch that is known and counted under the same counter with another uuid, if there is one."""
+def other_name(
+    row: Mapping[str, Any], held: Mapping[Epoch, Held], past: Collection[Epoch], epoch: Epoch
+) -> Epoch | None:
+    """Return the epoch that is known, counted or retired, under the same counter with another uuid; None if none is."""
     for each, what in held.items():
         if each.n == epoch.n and each.uuid != epoch.uuid and what.state == NORMAL:
             return each
     present = Epoch(row["epoch_n"], row["epoch_uuid"])
     if present.n == epoch.n and present.uuid != epoch.uuid and present not in held:
         return present
-    return None
+    if epoch in past:
+        return None
+    return next((each for each in past if each.n == epoch.n), None)
 
 
 def named_twice(epoch: Epoch, known: Epoch) -> str:
@@ -120,9 +126,11 @@ def named_twice(epoch: Epoch, known: Epoch) -> str:
     return f"epoch {epoch.n} is known as {known}, and comes as {epoch} too"
 
 
-def _two_names(row: Mapping[str, Any], held: Mapping[Epoch, Held], claim: Claim) -> Iterator[Verdict]:
+def _two_names(
+    row: Mapping[str, Any], held: Mapping[Epoch, Held], past: Collection[Epoch], claim: Claim
+) -> Iterator[Verdict]:
     for epoch in (claim.epoch, *claim.older()):
-        known = other_name(row, held, epoch)
+        known = other_name(row, held, past, epoch)
         if known is not None:
             yield _doubt(claim.epoch, named_twice(epoch, known))
 

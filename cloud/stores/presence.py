@@ -45,7 +45,7 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     held = read_held(conn, birth.node)
     if not birth.online:
         return Taken(_offline(conn, row, held, claim, at))
-    verdict = judge(dict(row), held, claim)
+    verdict = judge(dict(row), held, _past(conn, claim), claim)
     if verdict.sight is Sight.OLD:
         return Taken(False)
     if verdict.sight is not Sight.GOOD:
@@ -62,6 +62,13 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     losses = _take_epochs(conn, dialect_insert, row, held, claim, at)
     retire(conn, birth.node, values["lowest_n"], row["retired_through"])
     return Taken(True, losses)
+
+
+def _past(conn: Connection, claim: Claim) -> set[Epoch]:
+    """Return the retired epochs that share a counter with one that the birth names."""
+    counters = {epoch.n for epoch in (claim.epoch, *claim.older())}
+    query = select(retired.c.n, retired.c.uuid).where(retired.c.node == claim.birth.node, retired.c.n.in_(counters))
+    return {Epoch(n, uuid) for n, uuid in conn.execute(query)}
 
 
 def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:

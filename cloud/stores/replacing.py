@@ -6,13 +6,13 @@ import logging
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from cloud.progress import Progress
 from cloud.stores.conflicts import Claim, Held
 from cloud.stores.losses import Loss, restored_copy
 from cloud.stores.presence import read_held, write_held
-from cloud.stores.tables import DOUBTFUL, NORMAL, REPLACED, nodes
+from cloud.stores.tables import DOUBTFUL, NORMAL, REPLACED, nodes, retired
 from common.errors import ControlError
 from common.models import Epoch, NodeBirth
 
@@ -44,6 +44,8 @@ def replace_node(conn: Connection, dialect_insert: Any, node: str, at: float) ->
     else:
         present, values = Epoch(row["epoch_n"], row["epoch_uuid"]), {}
         chain = {epoch: what for epoch, what in held.items() if what.state == NORMAL}
+    if values:  # the new chain will use counters that the old one had
+        conn.execute(delete(retired).where(retired.c.node == node))
     given_up = {e: what._replace(state=REPLACED) for e, what in held.items() if e not in chain}
     write_held(conn, dialect_insert, node, chain | given_up)
     conn.execute(update(nodes).where(nodes.c.node == node).values(**values, conflict="", claim=""))

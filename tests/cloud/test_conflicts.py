@@ -129,14 +129,30 @@ async def test_a_clone_while_its_epoch_is_still_held(tmp_path: Path) -> None:
         assert await totals(store) == (5, 0)
 
 
-async def test_an_old_copy_shows_itself_by_its_first_message(tmp_path: Path) -> None:
-    """P5.8: a birth with a lower counter may be late; a message of an epoch that the known spool never had is proof."""
+async def test_an_old_copy_is_told_by_a_counter_that_is_retired(tmp_path: Path) -> None:
+    """P5.8: a copy whose counter the known spool had once, long retired: its birth is proof before any message."""
     old = epoch(2, tail=5)
     async with open_store(tmp_path) as store:
         for n in (1, 2, 3):
             await take(store, born(epoch(n)))
             await store.commit([status(1, of=epoch(n))])
-        assert (await store.commit([status(1, of=epoch(2))])).refused[0].reason == "stale_epoch"
+        assert not await take(store, born(epoch(2)))  # late, but of this spool
+        assert await conflict(store) == ""
+        assert not await take(store, born(old))
+        assert f"epoch 2 is known as {epoch(2)}" in await conflict(store)
+        assert await store.replace("edge-1", AT) == str(old)
+        assert await take(store, born(epoch(3, tail=5), follows=f"{old}.2"))
+        assert await conflict(store) == ""
+
+
+async def test_an_old_copy_shows_itself_by_its_first_message(tmp_path: Path) -> None:
+    """P5.8: a birth with a lower counter may be late; a message of an epoch that the known spool never had is proof."""
+    old = epoch(2, tail=5)
+    async with open_store(tmp_path) as store:
+        for n in (1, 3):
+            await take(store, born(epoch(n)))
+            await store.commit([status(1, of=epoch(n))])
+        assert (await store.commit([status(1, of=epoch(1))])).refused[0].reason == "stale_epoch"
         assert not await take(store, born(old))
         assert await conflict(store) == ""
         assert (await store.commit([status(1, of=old)])).refused[0].reason == "conflict"
@@ -144,7 +160,7 @@ async def test_an_old_copy_shows_itself_by_its_first_message(tmp_path: Path) -> 
         assert await store.replace("edge-1", AT) == str(old)
         assert (await store.commit([status(1, of=old)])).new == 1
         assert (await store.commit([status(2, of=epoch(3))])).refused[0].reason == "conflict"
-        assert await totals(store) == (4, 0)
+        assert await totals(store) == (3, 0)
         assert {loss.id for loss in await store.losses()} == {f"conflict-{old}", f"replaced-{epoch(3)}"}
 
 
