@@ -121,7 +121,7 @@ async def test_random_flips_never_let_a_spool_run_that_cannot_be_read(closed: Pa
         try:
             collected = Collected(closed)
         except FieldpostError as exc:  # a flip in the schema's number, or in whose spool it is: a person must look
-            assert "spool.db" in str(exc)
+            assert "spool.db" in str(exc)  # noqa: PT017
             assert _prints(closed) == before
         else:
             if aside := _aside(closed):
