@@ -204,5 +204,5 @@ async def _many_rules(broker: Broker, rounds: int, count: int) -> list[Row]:
 
 if __name__ == "__main__":
     url, data, count_, batch_, rate_, rules_, protocol_ = sys.argv[1:]
-    settings_ = agent_settings(url, data, "bench-1", int(batch_), protocol_)
+    settings_ = agent_settings(url, data, f"bench-{_pid()}", int(batch_), protocol_)  # a new spool is a new node
     print(json.dumps(asyncio.run(generate(settings_, int(count_), float(rate_), int(rules_)))))
