@@ -93,7 +93,7 @@ def test_wall_clock_has_one_door() -> None:
 def test_output_has_one_door() -> None:
     """Nothing prints but the command line; ruff's T20 says the same and can be silenced, this cannot."""
     for path in sources():
-        if path.name == "fieldpost.py":
+        if path.name == "fieldpost.py" or "common/cli/" in name_of(path):
             continue
         for node in ast.walk(tree_of(path)):
             prints = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
