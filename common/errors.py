@@ -16,6 +16,7 @@
     ├── RemoteError            the other side answered with the operation ``error``
     ├── StorageError           a database file cannot be used; nothing was accepted
     │   └── DamageError        its bytes are damaged; it is set aside, never deleted
+    ├── HookError              a hook is not known, cannot be added or removed, or failed on a message
     ├── BrokerError            the embedded broker cannot be started
     └── ControlError           a control socket does not answer, or refused the operation
 """
@@ -118,6 +119,15 @@ class StorageError(FieldpostError):
 
 class DamageError(StorageError):
     """A database file is damaged. Whoever owns it sets it aside, never deletes it, and says what was in it."""
+
+
+class HookError(FieldpostError):
+    """A hook is not known, or a handler cannot be added or removed, or failed.
+
+    Of a failure, ``hook``, ``label`` and ``msgid`` tell where and on which message; the cause is chained (flow F2.4).
+    """
+
+    hook = label = msgid = ""
 
 
 class BrokerError(FieldpostError):
