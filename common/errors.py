@@ -17,6 +17,7 @@
     ├── StorageError           a database file cannot be used; nothing was accepted
     │   └── DamageError        its bytes are damaged; it is set aside, never deleted
     ├── HookError              a hook is not known, cannot be added or removed, or failed on a message
+    ├── ExecutionError         an execution did not deliver; what onComplete is told
     ├── BrokerError            the embedded broker cannot be started
     └── ControlError           a control socket does not answer, or refused the operation
 """
@@ -128,6 +129,14 @@ class HookError(FieldpostError):
     """
 
     hook = label = msgid = ""
+
+
+class ExecutionError(FieldpostError):
+    """An execution ended without being delivered or filtered; ``reason`` is its stable code (flow F5)."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
 
 
 class BrokerError(FieldpostError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import random
@@ -33,7 +32,8 @@ from common.tasks import Tasks
 from common.version import VERSION
 from edge import letters
 from edge.batching import Frozen
-from edge.endpoints.eventbus import Eventbus
+from edge.endpoints.base import Kind
+from edge.endpoints.buses import Buses
 from edge.presence import Presence
 from edge.rules.ruleset import RuleSet
 from edge.settings import Settings
@@ -102,8 +102,10 @@ class Agent:
             rng=rng,
             fault=fault,
         )
-        self._buses: dict[str, Eventbus] = {}
-        self.rules = RuleSet(self.node, self.status, self.spool, self._bus_of, flow=edge.flow, clock=self._clock)
+        self._kinds: dict[str, Kind] = {}
+        self.rules = RuleSet(self.node, self.status, self.spool, self._kinds, flow=edge.flow, clock=self._clock)
+        self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
+        self._kinds[EVENTBUS.name] = self.buses
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
         self._tasks = Tasks("edge")
         self._started = self._clock.monotonic()
@@ -130,8 +132,8 @@ class Agent:
         self.rules.resume(inputs)
         self._link.on_connect = self._connected
         await self._layer.start()
-        for bus in self._buses.values():
-            await bus.link.start()
+        for kind in self._kinds.values():
+            await kind.start()
         self._tasks.start("receive", self._receive)
         self._tasks.start("resend", self.uplink.run)
         self._tasks.start("nodestatus", self._send_nodestatus)
@@ -140,14 +142,14 @@ class Agent:
 
     async def stop(self) -> None:
         """Let running executions end, make everything durable, say goodbye, disconnect."""
-        for bus in self._buses.values():
-            bus.pause()
+        for kind in self._kinds.values():
+            kind.pause()
         await self.rules.drain()
         await self._tasks.stop()
         await self._control.stop()
-        await self.spool.stop()  # before the buses: what it commits now is still acknowledged to its source
-        for bus in self._buses.values():
-            await bus.link.stop()
+        await self.spool.stop()  # before the sources: what it commits now is still acknowledged to its source
+        for kind in self._kinds.values():
+            await kind.stop()
         if self._link.connected:
             self._presence.goodbye(self._link)
         await self._layer.stop()
@@ -193,18 +195,10 @@ class Agent:
 
     # -- eventbus ------------------------------------------------------------------------------------------------------
 
-    def _bus_of(self, url: str) -> Eventbus:
-        if url not in self._buses:
-            # The same id twice at one broker, under two names of it, would end each other's connection for ever.
-            name = f"bus-{hashlib.sha256(url.encode()).hexdigest()[:8]}" if url else "bus"
-            link = self._bus_link(BrokerSettings(url=url) if url else self._settings.edge.eventbus.broker, name)
-            memory = Path(self._settings.data_dir) / f"{name}.json"
-            self._buses[url] = Eventbus(link, self.rules.arrived, memory)
-        return self._buses[url]
-
-    def _bus_link(self, broker: BrokerSettings | None, name: str) -> Link:
+    def _bus_link(self, url: str, name: str) -> Link:
+        own = self._settings.edge.eventbus.broker or self._settings.broker
         return MqttLink(
-            broker or self._settings.broker,
+            BrokerSettings(url=url) if url else own,
             f"{self.node}-{name}",
             manual_ack=True,
             session_expiry_s=self._settings.edge.eventbus.session_expiry_s,
@@ -286,7 +280,7 @@ class Agent:
             "link": self._link.statistics(),
             "layer": self._layer.statistics(),
             "rules": self.rules.statistics(),
-            "buses": {url or "own": bus.statistics() for url, bus in self._buses.items()},
+            "endpoints": {name: kind.statistics() for name, kind in self._kinds.items()},
             "refused": self._refusals,
             "now": self._clock.time(),
         }

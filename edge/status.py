@@ -10,6 +10,7 @@ from common.clock import Clock, SystemClock
 from common.codec import CodecName
 from common.models import DELIVERED, FAIL, FILTERED, SUCCESS, ErrorMsg, ExecResult, clean_text, rfc3339
 from edge.batching import Packed
+from edge.messages import DELIVERED_ENDING, Ending
 from edge.spool import Spool
 
 
@@ -20,18 +21,6 @@ class RuleRef(NamedTuple):
     name: str
     version: str = ""
     uid: str = ""
-
-
-class Ending(NamedTuple):
-    """How an execution ended: outcome and reason code (flow F5), a text for people, and the step that decided."""
-
-    outcome: str = DELIVERED
-    reason: str = ""
-    detail: str = ""
-    step: str = ""
-
-
-DELIVERED_ENDING = Ending()
 
 
 class Status:

@@ -1,48 +1,12 @@
-"""The contracts of endpoints: what arrives from a source, and what a target says of a delivery (flow F3, F5)."""
+"""The contracts of endpoints (flow F3): where arrivals come from, and where rules deliver to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
-
-class Arrival(msgspec.Struct):
-    """A message from a source. ``key`` is what rules match: the topic, or the path. ``payload`` is bytes, untouched.
-
-    ``reliable`` tells that the source repeats the message until ``settle`` is called, which must be exactly once, when
-    the result or the input is on disk for every rule that it went to (protocol P5.3).
-    """
-
-    msg_id: str
-    key: str
-    payload: bytes
-    reliable: bool = False
-    settle: Callable[[], None] | None = None
-
-
-class Delivered(NamedTuple):
-    """The target has the message and said so."""
-
-
-class Retry(NamedTuple):
-    """Not delivered now; trying again may help, ``after`` seconds at the earliest (0: the rule's own backoff)."""
-
-    reason: str
-    detail: str
-    after: float = 0.0
-
-
-class Rejected(NamedTuple):
-    """Not delivered, and trying again cannot help."""
-
-    reason: str
-    detail: str
-
-
-Delivery = Delivered | Retry | Rejected
-DELIVERED = Delivered()
+from common.rules import EndpointType, RuleEndpoint
+from edge.messages import Arrival, Delivery, FlowMessage
 
 
 class Target(Protocol):
@@ -53,6 +17,65 @@ class Target(Protocol):
         """False while a delivery must fail because there is no connection yet."""
         ...
 
-    def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
+    def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Deliver ``message``; ``done`` is called exactly once, now or later. Does not raise."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will be delivered here; called when the rule's last execution has ended."""
+        ...
+
+
+class Wiring(NamedTuple):
+    """One rule on a source: the endpoint, the rule's ``sourceResource``, and who takes the messages.
+
+    ``consumer`` is opaque to endpoints: it goes back with the arrival.
+    """
+
+    endpoint: RuleEndpoint
+    resource: Mapping[str, str]
+    consumer: Any
+
+
+class Rendering(NamedTuple):
+    """What a target of one rule says of itself on its way: node, namespace and name of the rule."""
+
+    node: str
+    namespace: str
+    rule: str
+
+
+OnArrival = Callable[[Arrival, Sequence[Any]], None]  # with the consumers that the message goes to, in their order
+
+
+class Kind(Protocol):
+    """A type of endpoint at work on this node. One for each type; further ones come from ``fieldpost.endpoints``."""
+
+    type: EndpointType
+
+    def bind(self, wirings: Sequence[Wiring]) -> None:
+        """Set who gets what, for all rules with a source of this type; replaces what was bound, at once.
+
+        Raises ConfigError or StorageError: nothing is changed then.
+        """
+        ...
+
+    def target(self, endpoint: RuleEndpoint, resource: Mapping[str, str], rendering: Rendering) -> Target:
+        """Make the target of one rule from the endpoint and the rule's ``targetResource``, which were checked."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to listen and to connect. Raises ConfigError for what can never work."""
+        ...
+
+    def pause(self) -> None:
+        """Take nothing more, before the agent stops."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect and free everything."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters and gauges by name."""
         ...

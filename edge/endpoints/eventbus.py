@@ -14,15 +14,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from common.clock import Clock, SystemClock
 from common.errors import CodecError, NotConnectedError, QueueFullError, StorageError, TopicError
 from common.message import new_id
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
 from common.rules import TopicTemplate
 from common.topics import check_filter, covers, matches
-from edge.endpoints.base import DELIVERED, Arrival, Delivery, Rejected, Retry
+from edge.endpoints.base import Rendering
+from edge.endpoints.echoes import Echoes
+from edge.messages import DELIVERED, Arrival, Delivery, FlowMessage, Rejected, Retry
 
 log = logging.getLogger(__name__)
 
+MSGID_CHARS_MAX = 128
 ROUTES_CACHED = 8192  # topics for which the matching sources are remembered
 
 
@@ -43,9 +47,15 @@ class Eventbus:
     """
 
     def __init__(
-        self, link: Link, on_arrival: Callable[[Arrival, tuple[Any, ...]], None], memory: Path | None = None
+        self,
+        link: Link,
+        on_arrival: Callable[[Arrival, tuple[Any, ...]], None],
+        memory: Path | None = None,
+        *,
+        clock: Clock | None = None,
     ) -> None:
-        self.link = link
+        self.link, self._clock = link, clock or SystemClock()
+        self._echoes = Echoes(self._clock)
         self._on_arrival = on_arrival
         self._bound: list[Bound] = []
         self._paused = False
@@ -103,7 +113,13 @@ class Eventbus:
             return
         reliable = packet.qos > 0
         settle = (lambda: self._settle(packet)) if reliable else None
-        self._on_arrival(Arrival(_id_of(packet), packet.topic, packet.payload, reliable, settle), consumers)
+        message = _message_of(packet, self._echoes.hops(packet), int(self._clock.time() * 1000))
+        self._on_arrival(Arrival(message, reliable, settle), consumers)
+
+    def published(self, topic: str, payload: bytes, hops: int) -> None:
+        """Remember what may come back: a broker of version 3.1.1 carries no hop count."""
+        if self._route(topic):
+            self._echoes.sent(topic, payload, hops)
 
     def _settle(self, packet: Inbound) -> None:
         self.link.ack(packet)  # False on a newer connection: the broker sends it again, and that one is settled
@@ -116,32 +132,34 @@ class Eventbus:
 class EventbusTarget:
     """Publishes to ``topic`` on one eventbus.
 
-    Arguments: ``known`` are the template's values that do not change from message to message: node, rule, namespace.
+    Arguments: ``known`` are the template's values that do not change from message to message.
     """
 
     def __init__(
-        self, bus: Eventbus, topic: TopicTemplate, known: dict[str, str], *, qos: int = 1, retain: bool = False
+        self, bus: Eventbus, topic: TopicTemplate, known: Rendering, *, qos: int = 1, retain: bool = False
     ) -> None:
         self._bus, self._qos, self._retain = bus, qos, retain
         self._topic, self._known = topic, known
+        self._source = f"{known.node}/{known.namespace}/{known.rule}"
 
     @property
     def ready(self) -> bool:
         """True while the bus is connected."""
         return self._bus.link.connected
 
-    def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
-        """Publish the payload as it is. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
+    def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
+        """Publish the payload. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
-            topic = self._topic.render(message.key, **self._known)
+            topic, payload = self._topic.render(message.key, **self._known._asdict()), message.body()
             self._bus.link.publish(
                 topic,
-                message.payload,
+                payload,
                 qos=self._qos,
                 retain=self._retain,
-                properties=Properties(user=(("msg_id", message.msg_id),)),
+                properties=Properties(user=self._properties(message)),
                 on_done=lambda reason: done(_verdict(reason)),
             )
+            self._bus.published(topic, payload, message.hops + 1)
         except TopicError as exc:
             done(Rejected("target_topic", exc.detail))
         except CodecError as exc:
@@ -150,6 +168,22 @@ class EventbusTarget:
             done(Retry("target_unreachable", "no connection to the target's broker"))
         except QueueFullError as exc:
             done(Retry("target_unreachable", str(exc)))
+
+    def close(self) -> None:
+        """Nothing to free: the bus belongs to all rules."""
+
+    def _properties(self, message: FlowMessage) -> tuple[tuple[str, str], ...]:
+        """CloudEvents attributes, and how many rules the message has passed (F3)."""
+        found = [
+            ("msg_id", message.msgid),
+            ("ce_source", self._source),
+            ("ce_subject", message.key),
+            ("ce_time", str(message.time_ms)),
+            ("hops", str(message.hops + 1)),
+        ]
+        if (trace := message.headers.get("traceparent")) is not None:
+            found.append(("traceparent", trace))
+        return tuple(found)
 
 
 def _verdict(reason: int) -> Delivery:
@@ -171,12 +205,16 @@ def _read(memory: Path | None) -> list[str]:
         return []
 
 
-def _id_of(packet: Inbound) -> str:
-    if packet.properties is not None:
-        for name, value in packet.properties.user:
-            if name == "msg_id" and 0 < len(value) <= 128:
-                return value
-    return new_id()
+def _message_of(packet: Inbound, hops: int, time_ms: int) -> FlowMessage:
+    """The message in a packet: with version 5 its user properties are the headers (F3)."""
+    headers = dict(packet.properties.user) if packet.properties is not None else {}
+    msgid = headers.get("msg_id", "")
+    if not 0 < len(msgid) <= MSGID_CHARS_MAX:
+        msgid = new_id()
+    told = headers.get("hops", "")
+    if told.isascii() and told.isdigit() and len(told) <= 3:
+        hops = max(hops, int(told))
+    return FlowMessage(packet.payload, packet.topic, msgid, headers, hops=hops, time_ms=time_ms)
 
 
 def _widest(bound: list[Bound]) -> list[Subscription]:

@@ -1,6 +1,6 @@
-"""What passes a hook point: SendEvent, ReceiveEvent, CompleteEvent, and the message inside (flow F1).
+"""What passes a hook point: SendEvent, ReceiveEvent, CompleteEvent, and the nodes between which they pass (flow F1).
 
-They are mutable where a hook may change them. On a node without hooks none of them is ever made.
+They are mutable where a hook may change them. While no hook and no chain is there, none of them is ever made.
 """
 
 from __future__ import annotations
@@ -9,54 +9,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from common.message import new_id
+from edge.messages import Ending, FlowMessage
 
 
-class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
-    """A message on its way through a node.
+class Execution(Protocol):
+    """A (message, rule) on its way; the router tells it when it goes no further."""
 
-    ``msgid`` survives cloning. ``key`` is the topic or path that it came on. ``payload`` stays the bytes that came
-    until somebody puts something else there: text, or what JSON can say. ``headers`` are HTTP headers or MQTT user
-    properties. ``extra`` is for hooks.
-    """
-
-    payload: Any = b""
-    key: str = ""
-    msgid: str = ""
-    headers: dict[str, str] = {}
-    extra: dict[str, Any] = {}
-
-
-class Place(msgspec.Struct):
-    """One end of an event: the node's id, the node itself once it is known, and the port that sent."""
-
-    id: str
-    node: Node | None = None
-    port: int = 0
-
-
-class SendEvent(msgspec.Struct):
-    """A message from one node to another. ``clone_message``: the router copies it before ``preDeliver``."""
-
-    msg: Any
-    source: Place
-    destination: Place
-    clone_message: bool = False
-
-
-class ReceiveEvent(msgspec.Struct):
-    """A message at the node that is about to take it."""
-
-    msg: Any
-    destination: Place
-
-
-class CompleteEvent(msgspec.Struct):
-    """A node is done with a message; ``error`` is why it failed, or None."""
-
-    msg: Any
-    node: Place
-    error: BaseException | None = None
+    def stop(self, ending: Ending) -> None:
+        """End with ``ending``; a second call does nothing."""
 
 
 class Node(Protocol):
@@ -64,24 +24,53 @@ class Node(Protocol):
 
     id: str
 
-    def take(self, event: ReceiveEvent) -> None:
-        """Handle the message; called between ``onReceive`` and ``postReceive``."""
+    def receive(self, message: FlowMessage, execution: Execution | None) -> None:
+        """Handle the message; called between ``onReceive`` and ``postReceive``. ``execution`` is None for an event
+        that a hook made up.
+        """
 
-    def failed(self, error: BaseException, msg: Any) -> None:
-        """Take an error that a hook point or the router has with a message of this node."""
+    def failed(self, error: BaseException, message: FlowMessage) -> None:
+        """Take an error that a hook point has with a message that this node sends or receives."""
+
+
+class Place(msgspec.Struct):
+    """One end of an event: the node's id, the node once it is known, and the port that sent."""
+
+    id: str
+    node: Node | None = None
+    port: int = 0
+
+
+class SendEvent(msgspec.Struct):
+    """A message from one node to another. ``clone_message``: the router copies it before ``preDeliver``.
+
+    ``execution`` belongs to the router: it ties the event to its outcome.
+    """
+
+    msg: FlowMessage
+    source: Place
+    destination: Place
+    clone_message: bool = False
+    execution: Execution | None = None
+
+
+class ReceiveEvent(msgspec.Struct):
+    """A message at the node that is about to take it."""
+
+    msg: FlowMessage
+    destination: Place
+
+
+class CompleteEvent(msgspec.Struct):
+    """A node is done with a message; ``error`` is why it failed, or None."""
+
+    msg: FlowMessage
+    node: Place
+    error: BaseException | None = None
 
 
 def msgid_of(payload: Any) -> str:
     """The id of the message in a hook's payload, "" where there is none; of a list the first."""
     if isinstance(payload, list):
         payload = payload[0] if payload else None
-    msg = getattr(payload, "msg", None)
-    found = msg.get("_msgid", "") if isinstance(msg, dict) else getattr(msg, "msgid", "")
-    return str(found)
-
-
-def ensure_msgid(msg: FlowMessage) -> FlowMessage:
-    """Give a message without an id one; returns the same object."""
-    if not msg.msgid:
-        msg.msgid = new_id()
-    return msg
+    return str(getattr(getattr(payload, "msg", None), "msgid", ""))

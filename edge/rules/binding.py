@@ -1,8 +1,11 @@
 """A binding: one rule made ready to run, with its queue, its running executions and their ends (flow F1, F4, F5).
 
-An execution is (message, rule). It ends in exactly one result, whatever happens: delivered, refused, timed out,
-dropped. What takes longer than ``journal_after_s`` is journalled on disk and its source acknowledged, so that a slow
-target holds up nobody else (protocol P5.3).
+An execution is (message, rule). It ends in exactly one result, whatever happens: delivered, filtered, refused, timed
+out, dropped. What takes longer than ``journal_after_s`` is journalled on disk and its source acknowledged, so that a
+slow target holds up nobody else (protocol P5.3).
+
+While no hook is mounted, an arrival is taken, decided and delivered in plain calls. Else the same steps are nodes of
+the router: the source sends to the rule, the rule sends to its target.
 """
 
 from __future__ import annotations
@@ -11,63 +14,56 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import NamedTuple
-
-import msgspec
+from time import perf_counter
+from typing import Protocol
 
 from common.clock import Clock, SystemClock
-from common.errors import QueueFullError
+from common.errors import ExecutionError, QueueFullError
 from common.message import new_id
-from common.models import DROPPED, FAILED
-from edge.endpoints.base import Arrival, Delivered, Delivery, Retry, Target
+from common.models import DELIVERED as DELIVERED_OUTCOME
+from common.models import DROPPED, FAILED, FILTERED
+from edge.endpoints.base import Target
+from edge.flow.events import Execution as AnyExecution
+from edge.flow.events import Place, SendEvent
+from edge.flow.hooks import Hooks
+from edge.flow.router import Router
+from edge.messages import (
+    DELIVERED,
+    DELIVERED_ENDING,
+    HOPS_MAX,
+    Arrival,
+    Delivered,
+    Delivery,
+    Ending,
+    FlowMessage,
+    Retry,
+)  # fmt: skip
+from edge.rules.execution import Execution, RetryPolicy, Settlement
+from edge.rules.turns import Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
-from edge.status import DELIVERED_ENDING, Ending, RuleRef, Status
+from edge.status import RuleRef, Status
 
 log = logging.getLogger(__name__)
 
 
-class RetryPolicy(NamedTuple):
-    """How often an execution may try its target, and the first wait in seconds; waits double."""
+class Decision(Protocol):
+    """What a rule's chain says of a message (``edge.rules.decision``)."""
 
-    attempts: int = 1
-    backoff_s: float = 1.0
+    def decide(self, execution: Execution) -> Ending | str | None:
+        """None: deliver to the rule's target. A text: to the node of that id. An Ending: it ends here.
 
-
-class Settlement:
-    """Acknowledges an arrival when the last of its rules has put its result or its input on disk."""
-
-    __slots__ = ("_left", "_settle")
-
-    def __init__(self, settle: Callable[[], None] | None, rules: int) -> None:
-        self._settle, self._left = settle, rules
-
-    def one(self) -> None:
-        """One more rule is done with the source; called once for each rule."""
-        self._left -= 1
-        if not self._left and self._settle is not None:
-            self._settle()
-
-
-class Execution(msgspec.Struct, eq=False):
-    """One message on its way through one rule. Times are monotonic seconds."""
-
-    arrival: Arrival
-    settlement: Settlement | None
-    since: float
-    attempts: int = 1
-    deadline: float = 0.0
-    input_id: str = ""  # of its row in the journal, once it is there
-    ended: bool = False
-    ending: Ending = DELIVERED_ENDING
+        A changed message is put into ``execution.message``; the arrival's own is shared with other rules.
+        """
 
 
 class Binding:
     """One rule, ready to run.
 
-    Arguments: ``rule`` says whose results these are; ``target`` delivers; ``timeout_s`` bounds an execution from its
-    first try on, waits between tries included.
+    Arguments: ``rule`` says whose results these are; ``target`` delivers, and ``target_id`` is its node;
+    ``timeout_s`` bounds an execution from its first try on, waits between tries included. ``decision`` is the rule's
+    chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule.
     """
 
     def __init__(
@@ -81,8 +77,16 @@ class Binding:
         retry: RetryPolicy | None = None,
         flow: FlowSettings | None = None,
         clock: Clock | None = None,
+        decision: Decision | None = None,
+        target_id: str = "",
+        router: Router | None = None,
+        find: Callable[[str], Target | None] = lambda id: None,
+        turns: Turns | None = None,
     ) -> None:
-        self.rule = rule
+        self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
+        self._place = Place(self.id, self)
+        self._decision, self._target_id, self._find = decision, target_id, find
+        self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
         self._target, self._status, self._spool = target, status, spool
         self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
@@ -90,7 +94,9 @@ class Binding:
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
         self._unrecorded: deque[Execution] = deque()  # ended while the spool had no room
-        self._pumping = False
+        self._pumping, self._begun, self.hook_errors = False, 0, 0
+        self.retired = False
+        self._after: Binding | None = None  # the version before, while it has messages to start
         self._patient_until = 0.0  # until then resumed inputs wait for a target that is not connected yet
         self.late = self.uncounted = 0
 
@@ -102,20 +108,68 @@ class Binding:
     @property
     def idle(self) -> bool:
         """True when every execution has ended and its result is in the spool's hands."""
-        return not (self._running or self._waiting or self._unrecorded)
+        return not (self._begun or self._running or self._waiting or self._unrecorded)
+
+    def retire(self) -> None:
+        """The rule was changed or removed: end what was taken, take nothing more."""
+        self.retired = True
+
+    def follow(self, old: Binding) -> None:
+        """Wait with new messages until ``old``, the version before, has started all that it took."""
+        self._after = old
+
+    def close(self) -> None:
+        """Free the target, when the last execution of a retired rule has ended."""
+        self._target.close()
+        self._turns.forget(self)
+
+    # -- in ------------------------------------------------------------------------------------------------------------
 
     def take(self, arrival: Arrival, settlement: Settlement) -> None:
-        """Begin an execution, or queue it, or drop it at the bound (``queue_full``)."""
-        execution = Execution(arrival, settlement, self._clock.monotonic())
-        if arrival.reliable:
+        """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
+        self._enter(self.begin(arrival, settlement))
+
+    def begin(self, arrival: Arrival, settlement: Settlement | None) -> Execution:
+        """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows."""
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message)
+        self._begun += 1
+        if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
-        if self._has_room() and not self._waiting:
-            self._run(execution)
-        elif len(self._waiting) < self._flow.queue_max:
-            self._waiting.append(execution)
-        else:
-            bound = f"{self._flow.queue_max} messages wait for this rule"
-            self._end(execution, Ending(DROPPED, "queue_full", bound, "queue"))
+        if self._begun > self._flow.queue_max:  # so many pass hooks that have not answered yet
+            bound = f"{self._flow.queue_max} messages pass hooks before this rule"
+            self.stop(execution, Ending(DROPPED, "queue_full", bound, "queue"))
+        elif arrival.journal_now:
+            self._journal(execution.since)
+        return execution
+
+    def receive(self, message: FlowMessage, execution: AnyExecution | None) -> None:
+        """Take a message from the router (``edge.flow.events.Node``)."""
+        if not isinstance(execution, Execution):  # an event that a hook made up
+            execution = self.begin(Arrival(message), None)
+        elif execution.entered or execution.ended:  # sent to a rule by a rule, or stopped meanwhile
+            return self._pass_on(message, execution)
+        if execution.binding is not self:  # a hook changed the destination
+            execution.binding._begun -= 1
+            self._begun += 1
+            execution.binding = self
+        execution.message = message
+        self._enter(execution)
+
+    def _pass_on(self, message: FlowMessage, execution: Execution) -> None:
+        """Take a message that another rule forwards: an execution of its own, the other one is delivered with it."""
+        if execution.ended:
+            return
+        passed = message.clone()
+        passed.hops += 1
+        self.receive(passed, None)
+        execution.binding.delivered(execution, DELIVERED)
+
+    def failed(self, error: BaseException, message: FlowMessage) -> None:
+        """Take an error of a hook point (``edge.flow.events.Node``)."""
+        self.hook_errors += 1
+        if self.hook_errors & (self.hook_errors - 1) == 0:  # the first, then ever more rarely
+            log.error("rule %s/%s, message %s: %s (%d such errors)",
+                      self.rule.namespace, self.rule.name, message.msgid, error, self.hook_errors)  # fmt: skip
 
     def resume(self, item: Input) -> None:
         """Run a journalled input again, after a restart. These come first and know no bound: they were accepted.
@@ -123,9 +177,24 @@ class Binding:
         The target gets the time of one execution to become ready.
         """
         self._patient_until = self._clock.monotonic() + self._timeout_s
-        arrival = Arrival(item.msg_id, item.topic, item.payload)
-        execution = Execution(arrival, None, self._clock.monotonic(), item.attempts, input_id=item.id)
+        arrival = Arrival(FlowMessage(item.payload, item.topic, item.msg_id))
+        execution = self.begin(arrival, None)
+        execution.attempts, execution.input_id = item.attempts, item.id
+        self._begun -= 1
+        execution.entered = True
         self._waiting.append(execution)
+
+    def _enter(self, execution: Execution) -> None:
+        self._begun -= 1
+        execution.entered = True
+        if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
+            self._run(execution)
+        elif len(self._waiting) < self._flow.queue_max:
+            self._waiting.append(execution)
+            self._pump()
+        else:
+            bound = f"{self._flow.queue_max} messages wait for this rule"
+            self._end(execution, Ending(DROPPED, "queue_full", bound, "queue"))
 
     def sweep(self) -> None:
         """Journal what takes long, end what is overdue, and start what waits; called every few milliseconds."""
@@ -139,34 +208,92 @@ class Binding:
         self._pump()
 
     def _has_room(self) -> bool:
+        if self._after is not None:
+            if self._after._begun or self._after._waiting:
+                return False
+            self._after = None
         if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
             return False
         self._patient_until = 0.0
         return len(self._running) < self._flow.running_max and self._spool.room > len(self._running)
 
     def _pump(self) -> None:
+        if self._decision is not None:
+            if self._waiting:
+                self._turns.later(self)
+            return
         if self._pumping:  # a target that answers at once would nest a call for each that waits
             return
         self._pumping = True
         try:
-            while self._waiting and self._has_room():
-                self._run(self._waiting.popleft())
+            while self.turn():
+                pass
         finally:
             self._pumping = False
+
+    def turn(self) -> bool:
+        """Run one execution that waits, if there is one and room for it (``edge.rules.turns.Taker``)."""
+        if not self._waiting or not self._has_room():
+            return False
+        self._run(self._waiting.popleft())
+        return True
+
+    # -- one execution -------------------------------------------------------------------------------------------------
 
     def _run(self, execution: Execution) -> None:
         execution.deadline = self._clock.monotonic() + self._timeout_s
         self._running[execution] = None
+        if execution.message.hops > HOPS_MAX:
+            text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
+            return self._finish(execution, Ending(FAILED, "loop", text, "rule"))
+        decided: Ending | str | None = None
+        if self._decision is not None:
+            began = perf_counter()
+            decided = self._decision.decide(execution)
+            self._turns.used(self, began)
+        if isinstance(decided, Ending):
+            self._finish(execution, decided)
+        else:
+            self._send(execution, decided or self._target_id)
+
+    def _send(self, execution: Execution, target_id: str) -> None:
+        execution.target_id = target_id
+        if self._router.active:
+            destination = Place(target_id)
+            self._router.send([SendEvent(execution.message, self._place, destination, execution=execution)])
+        else:
+            self.deliver_to(target_id, execution)
+
+    def deliver_to(self, target_id: str, execution: Execution) -> None:
+        """Deliver to the node ``target_id``: the rule's target, or another that chain or hook chose."""
+        execution.target_id = target_id
+        execution.target = self._target if target_id == self._target_id else self._find(target_id)
+        if execution.target is None:
+            text = f"there is no target {target_id!r} for this rule"
+            return self._finish(execution, Ending(FAILED, "unknown_destination", text, "target"))
         self._deliver(execution)
 
     def _deliver(self, execution: Execution) -> None:
-        if not execution.ended:
-            self._target.deliver(execution.arrival, lambda delivery: self._delivered(execution, delivery))
+        if not execution.ended and execution.target is not None:
+            execution.target.deliver(execution.message, lambda delivery: self.delivered(execution, delivery))
 
-    def _delivered(self, execution: Execution, delivery: Delivery) -> None:
+    def stop(self, execution: Execution, ending: Ending) -> None:
+        """End an execution that a hook halted, or whose event found no node."""
+        if execution.ended:
+            return
+        if execution in self._running:
+            self._finish(execution, ending)
+        elif not execution.entered:
+            self._begun -= 1
+            execution.entered = True
+            self._end(execution, ending)
+
+    def delivered(self, execution: Execution, delivery: Delivery) -> None:
+        """Take what a target says of a delivery."""
         if execution.ended:
             self.late += 1
             return
+        execution.answer = delivery.answer
         if isinstance(delivery, Delivered):
             self._finish(execution, DELIVERED_ENDING)
         elif isinstance(delivery, Retry) and execution.attempts < self._retry.attempts:
@@ -183,6 +310,10 @@ class Binding:
 
     def _end(self, execution: Execution, ending: Ending) -> None:
         execution.ended, execution.ending = True, ending
+        if self._router.active:
+            self._complete(execution, ending)
+        if execution.arrival.answered is not None:
+            execution.arrival.answered(ending, execution.answer)
         if self._record(execution):
             return
         if execution.arrival.reliable or execution.input_id or len(self._unrecorded) < self._flow.queue_max:
@@ -190,13 +321,22 @@ class Binding:
         else:  # a flood at QoS 0 against a full spool: nobody bounds it but we
             self.uncounted += 1
 
+    def _complete(self, execution: Execution, ending: Ending) -> None:
+        """``onComplete`` of the target, if it was reached, then of the rule: once each, whatever happened."""
+        error = (
+            None if ending.outcome in (DELIVERED_OUTCOME, FILTERED) else ExecutionError(ending.reason, ending.detail)
+        )
+        if execution.target is not None:
+            self._router.complete(execution.message, Place(execution.target_id), error)
+        self._router.complete(execution.message, self._place, error)
+
     def _record(self, execution: Execution) -> bool:
         settlement, input_id = execution.settlement, execution.input_id
         try:
             self._status.record(
                 self.rule,
                 execution.ending,
-                source_id=execution.arrival.msg_id,
+                source_id=execution.arrival.message.msgid,
                 duration_us=int((self._clock.monotonic() - execution.since) * 1e6),
                 attempts=execution.attempts,
                 on_durable=settlement.one if settlement is not None and not input_id else None,
@@ -211,11 +351,9 @@ class Binding:
         while reliable and (reliable[0].ended or reliable[0].since <= before):
             execution = reliable[0]
             if not execution.ended:
-                arrival, settlement = execution.arrival, execution.settlement
+                message, settlement = execution.arrival.message, execution.settlement
                 namespace, rule = self.rule.namespace, self.rule.name
-                item = Input(
-                    new_id(), namespace, rule, arrival.msg_id, arrival.key, arrival.payload, execution.attempts
-                )
+                item = Input(new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts)
                 try:
                     self._spool.journal(item, settlement.one if settlement is not None else None)
                 except QueueFullError:

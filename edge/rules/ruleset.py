@@ -1,4 +1,8 @@
-"""The rules of a node, ready to run: manifests in, arrivals routed, everything that waits swept (flow F1, F4)."""
+"""The rules of a node, ready to run: manifests in, arrivals routed, everything that waits swept (flow F1, F4).
+
+``load`` is the one way to change rules: validate (the caller has), build, swap at once for new messages, let what runs
+end on its old version, then stop the old. A message is run wholly by one version.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,37 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from common.clock import Clock, SystemClock
 from common.models import DROPPED
-from common.rules import Rule, RuleEndpoint, TopicTemplate, node_matches
-from edge.endpoints.base import Arrival
-from edge.endpoints.eventbus import Bound, Eventbus, EventbusTarget
-from edge.rules.binding import Binding, RetryPolicy, Settlement
+from common.rules import Rule, RuleEndpoint, node_matches
+from edge.endpoints.base import Kind, Rendering, Target, Wiring
+from edge.flow.events import Execution as AnyExecution
+from edge.flow.events import Node, Place, SendEvent
+from edge.flow.hooks import Hooks
+from edge.flow.router import Points, Router
+from edge.messages import Arrival, Ending, FlowMessage
+from edge.rules.binding import Binding, Decision
+from edge.rules.execution import Execution, RetryPolicy, Settlement
+from edge.rules.turns import Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
-from edge.status import Ending, RuleRef, Status
+from edge.status import RuleRef, Status
 
 log = logging.getLogger(__name__)
+
+Decide = Callable[[Rule, RuleRef], Decision | None]  # makes the chain of a rule, None where it has none
 
 
 class RuleSet:
     """All bindings of a node.
 
-    Arguments: ``bus_of`` gives the eventbus for a broker URL ("" is the node's own).
+    Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``decide`` makes a rule's chain;
+    ``points`` are chains on the seven hook points.
     """
 
     def __init__(
@@ -35,14 +48,22 @@ class RuleSet:
         node: str,
         status: Status,
         spool: Spool,
-        bus_of: Callable[[str], Eventbus],
+        kinds: Mapping[str, Kind],
         *,
+        decide: Decide = lambda rule, ref: None,
+        hooks: Hooks | None = None,
+        points: Points | None = None,
         flow: FlowSettings | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._node, self._status, self._spool, self._bus_of = node, status, spool, bus_of
+        self._node, self._status, self._spool, self._kinds, self._decide = node, status, spool, kinds, decide
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
+        self.hooks = hooks or Hooks()
+        self.router = Router(self.hooks, self._find, points, self._begin)
+        self._turns = Turns()
         self._bindings: dict[tuple[str, str], Binding] = {}
+        self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
+        self._rules: dict[tuple[str, str], Rule] = {}
         self._busy: set[Binding] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -51,53 +72,138 @@ class RuleSet:
     def __len__(self) -> int:
         return len(self._bindings)
 
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
     def load(self, manifests: Sequence[Rule | RuleEndpoint]) -> None:
-        """Bind every enabled rule for this node of checked ``manifests`` (``common.manifests.check`` found nothing)."""
-        endpoints = {(m.metadata.namespace, m.metadata.name): m for m in manifests if isinstance(m, RuleEndpoint)}
-        consumers: dict[str, list[Bound]] = {}
-        for rule in (m for m in manifests if isinstance(m, Rule) and m.spec.enabled):
-            if not node_matches(rule.spec.source_resource.get("node_name", ""), self._node):
-                continue
-            source, target = (endpoints[rule.metadata.namespace, name] for name in (rule.spec.source, rule.spec.target))
-            binding = self._bind(rule, target)
-            self._bindings[binding.rule.namespace, binding.rule.name] = binding
-            resource = rule.spec.source_resource
-            bound = Bound(resource["topic"], int(resource.get("qos", "1")), binding)
-            consumers.setdefault(source.spec.properties.get("broker", ""), []).append(bound)
-        for broker, of_broker in consumers.items():
-            self._bus_of(broker).bind(of_broker)
+        """Run exactly the enabled rules for this node of checked ``manifests`` (``common.manifests.check`` found
+        nothing). A rule that says the same as before, on the same endpoints, goes on as it is.
+
+        Raises ConfigError or StorageError when sources cannot be bound: the rules before go on then.
+        """
+        endpoints = {m.key: m for m in manifests if isinstance(m, RuleEndpoint)}
+        wanted = [m for m in manifests if isinstance(m, Rule) and m.spec.enabled and self._for_this_node(m)]
+        bindings: dict[tuple[str, str], Binding] = {}
+        wirings: dict[str, list[Wiring]] = {name: [] for name in self._kinds}
+        for rule in wanted:
+            source = endpoints[rule.metadata.namespace, rule.spec.source]
+            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints)
+            wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
+        bound: list[str] = []
+        try:
+            for name, of_kind in wirings.items():
+                bound.append(name)
+                self._kinds[name].bind(of_kind)
+        except Exception:
+            self._bind_again(bound)
+            raise
+        self._swap(bindings, {rule.key: rule for rule in wanted}, endpoints)
         self.version = hashlib.sha256(msgspec.json.encode(list(manifests), order="sorted")).hexdigest()[:16]
 
-    def _bind(self, rule: Rule, target: RuleEndpoint) -> Binding:
+    def _swap(
+        self,
+        bindings: dict[tuple[str, str], Binding],
+        rules: dict[tuple[str, str], Rule],
+        endpoints: dict[tuple[str, str], RuleEndpoint],
+    ) -> None:
+        before, self._bindings = self._bindings, bindings
+        self._rules, self._endpoints = rules, endpoints
+        for key, old in before.items():
+            new = bindings.get(key)
+            if new is not old:
+                old.retire()
+                self._busy.add(old)
+                if new is not None:
+                    new.follow(old)
+                    self._busy.add(new)
+        self._sweep_later()
+
+    def _bind_again(self, names: Sequence[str]) -> None:
+        """After a failed change: give the sources back what they had."""
+        for name in names:
+            of_kind = [
+                Wiring(source, rule.spec.source_resource, self._bindings[rule.key])
+                for rule in self._rules.values()
+                for source in (self._endpoints[rule.metadata.namespace, rule.spec.source],)
+                if source.spec.rule_endpoint_type == name
+            ]
+            with contextlib.suppress(Exception):  # the error that is being raised says why
+                self._kinds[name].bind(of_kind)
+
+    def _for_this_node(self, rule: Rule) -> bool:
+        return node_matches(rule.spec.source_resource.get("node_name", ""), self._node)
+
+    def _kept(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding | None:
+        if self._rules.get(rule.key) != rule:
+            return None
+        namespace = rule.metadata.namespace
+        same = all(
+            self._endpoints.get((namespace, name)) == endpoints.get((namespace, name))
+            for name in {e for ns, e in (*endpoints, *self._endpoints) if ns == namespace}
+        )
+        return self._bindings[rule.key] if same else None
+
+    def _bind(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding:
         meta, spec = rule.metadata, rule.spec
         ref = RuleRef(meta.namespace, meta.name, rule_version(rule), meta.uid)
-        known = {"node": self._node, "rule": meta.name, "namespace": meta.namespace}
-        resource = spec.target_resource
-        delivers = EventbusTarget(
-            self._bus_of(target.spec.properties.get("broker", "")),
-            TopicTemplate(resource["topic"]),
-            known,
-            qos=int(resource.get("qos", "1")),
-            retain=resource.get("retain", "false") == "true",
-        )
+        targets = _Targets(self._kinds, endpoints, rule, Rendering(self._node, meta.namespace, meta.name))
+        target_id = endpoint_id(meta.namespace, spec.target)
         return Binding(
             ref,
-            delivers,
+            targets.made(spec.target),
             self._status,
             self._spool,
             timeout_s=spec.timeout_s,
             retry=RetryPolicy(spec.retry.attempts, spec.retry.backoff_s),
             flow=self._flow,
             clock=self._clock,
+            decision=self._decide(rule, ref),
+            target_id=target_id,
+            router=self.router,
+            find=targets.find,
+            turns=self._turns,
         )
+
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     def arrived(self, arrival: Arrival, consumers: Sequence[Binding]) -> None:
         """Begin one execution for each of ``consumers``."""
         settlement = Settlement(arrival.settle, len(consumers))
-        for binding in consumers:
-            binding.take(arrival, settlement)
-            self._busy.add(binding)
+        if self.router.active:
+            self._send(arrival, consumers, settlement)
+        else:
+            for binding in consumers:
+                binding.take(arrival, settlement)
+        self._busy.update(consumers)
         self._sweep_later()
+
+    def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement) -> None:
+        source, message = Place(arrival.source), arrival.message
+        if arrival.reliable:  # hooks may change the message; the journal keeps what came
+            message = message.clone()
+        events: list[SendEvent] = []
+        for binding in consumers:
+            execution = binding.begin(arrival, settlement)
+            if not execution.ended:
+                events.append(SendEvent(message, source, Place(binding.id), bool(events), execution))
+        self.router.send(events)
+
+    def _begin(self, event: SendEvent) -> AnyExecution | None:
+        """The execution of an event that a hook added."""
+        binding = self._bindings.get(rule_key(event.destination.id))
+        if binding is None:
+            return None
+        self._busy.add(binding)
+        return binding.begin(Arrival(event.msg, source=event.source.id), None)
+
+    def _find(self, node_id: str) -> Node | None:
+        """The node of an id: a rule, or an endpoint (flow F1)."""
+        kind, _, rest = node_id.partition("/")
+        namespace, _, name = rest.partition("/")
+        if kind == "rule":
+            return self._bindings.get((namespace, name))
+        if kind == "endpoint" and (namespace, name) in self._endpoints:
+            return _EndpointNode(node_id)
+        return None
 
     def resume(self, inputs: Sequence[Input]) -> None:
         """Run journalled inputs again. One whose rule is gone ends as dropped with reason ``rule_removed``."""
@@ -111,6 +217,8 @@ class RuleSet:
                 ref = RuleRef(item.namespace, item.rule)
                 self._status.record(ref, gone, source_id=item.msg_id, attempts=item.attempts, input_id=item.id)
         self._sweep_later()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     def _sweep_later(self) -> None:
         if self._sweeper is None:
@@ -126,6 +234,8 @@ class RuleSet:
                 log.exception("rule %s/%s: sweep failed", binding.rule.namespace, binding.rule.name)
             if binding.idle:
                 self._busy.discard(binding)
+                if binding.retired:
+                    binding.close()
         if self._busy:
             self._sweep_later()
         else:
@@ -142,12 +252,75 @@ class RuleSet:
             self._sweeper.cancel()
 
     def statistics(self) -> dict[str, int]:
-        """Sums of the bindings' gauges by name."""
+        """Sums of the bindings' gauges by name, and the router's."""
         sums: dict[str, int] = {"rules": len(self._bindings)}
         for binding in self._busy:
             for name, value in binding.statistics().items():
                 sums[name] = sums.get(name, 0) + value
-        return sums
+        return sums | {f"router_{name}": value for name, value in self.router.statistics().items()}
+
+
+class _EndpointNode:
+    """A target endpoint as a node: the rule whose execution it is delivers there."""
+
+    def __init__(self, node_id: str) -> None:
+        self.id = node_id
+
+    def receive(self, message: FlowMessage, execution: AnyExecution | None) -> None:
+        if isinstance(execution, Execution):
+            execution.message = message
+            execution.binding.deliver_to(self.id, execution)
+        else:
+            log.warning("message %s for %s belongs to no rule; it is dropped", message.msgid, self.id)
+
+    def failed(self, error: BaseException, message: FlowMessage) -> None:
+        log.error("endpoint %s, message %s: %s", self.id, message.msgid, error)
+
+
+class _Targets:
+    """The targets of one rule: its own, and others of its namespace that its chain or a hook names."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Kind],
+        endpoints: Mapping[tuple[str, str], RuleEndpoint],
+        rule: Rule,
+        rendering: Rendering,
+    ) -> None:
+        self._kinds, self._endpoints, self._rule, self._rendering = kinds, endpoints, rule, rendering
+        self._made: dict[str, Target] = {}
+
+    def made(self, name: str) -> Target:
+        """The target at endpoint ``name`` of the rule's namespace, with the rule's ``targetResource``."""
+        if name not in self._made:
+            endpoint = self._endpoints[self._rule.metadata.namespace, name]
+            kind = self._kinds[endpoint.spec.rule_endpoint_type]
+            self._made[name] = kind.target(endpoint, self._rule.spec.target_resource, self._rendering)
+        return self._made[name]
+
+    def find(self, node_id: str) -> Target | None:
+        """The target of a node id; None when there is none, or the rule's ``targetResource`` does not fit it."""
+        kind, _, rest = node_id.partition("/")
+        namespace, _, name = rest.partition("/")
+        endpoint = self._endpoints.get((namespace, name))
+        if kind != "endpoint" or namespace != self._rule.metadata.namespace or endpoint is None:
+            return None
+        required = self._kinds[endpoint.spec.rule_endpoint_type].type.target_required
+        if required is None or any(key not in self._rule.spec.target_resource for key in required):
+            return None
+        return self.made(name)
+
+
+def rule_key(node_id: str) -> tuple[str, str]:
+    """(namespace, name) of a rule's node id; ("", "") for another id."""
+    kind, _, rest = node_id.partition("/")
+    namespace, _, name = rest.partition("/")
+    return (namespace, name) if kind == "rule" else ("", "")
+
+
+def endpoint_id(namespace: str, name: str) -> str:
+    """The node id of an endpoint."""
+    return f"endpoint/{namespace}/{name}"
 
 
 def rule_version(rule: Rule) -> str:

@@ -113,7 +113,7 @@ class Stack:
         for process in (self.cloud, self.edge):
             assert process.running, process.log()
         try:
-            buses = (await self.of_edge())["buses"]
+            buses = (await self.of_edge())["endpoints"]["eventbus"]
             states = [row["state"] for row in await self.of_cloud("get.nodes")]
         except ControlError:
             return False

@@ -30,7 +30,7 @@ def settings(broker: Mosquitto, directory: Path, manifests: str) -> Settings:
 async def running(of: Settings) -> AsyncIterator[Agent]:
     agent = Agent(of)
     await agent.start()
-    await eventually(lambda: all(bus.link.connected for bus in agent._buses.values()))
+    await eventually(lambda: all(bus.link.connected for bus in agent.buses.buses.values()))
     try:
         yield agent
     finally:
@@ -66,7 +66,7 @@ async def test_clean_stop_settles_what_is_durable(mosquitto: Mosquitto, tmp_path
         async with running(of) as agent:
             link.publish("in/a", b"2")
             await eventually(lambda: b"2" in delivered)
-            assert [bus.received for bus in agent._buses.values()] == [1]
+            assert [bus.received for bus in agent.buses.buses.values()] == [1]
     assert delivered == [b"1", b"2"]
 
 
@@ -80,7 +80,7 @@ async def test_two_names_of_one_broker_do_not_kick_each_other(mosquitto: Mosquit
         for number in range(1, 6):
             link.publish("in/a", b"x")
             await eventually(lambda number=number: agent.spool.stats.accepted >= number)
-        assert [bus.link.statistics()["disconnects"] for bus in agent._buses.values()] == [0, 0]
+        assert [bus.link.statistics()["disconnects"] for bus in agent.buses.buses.values()] == [0, 0]
         assert agent.status.outcomes == {("delivered", ""): 5}
 
 
@@ -95,7 +95,7 @@ async def test_changed_filter_does_not_double_what_comes(mosquitto: Mosquitto, t
                 link.publish("in/a", b"x")
                 await eventually(lambda number=number: agent.spool.stats.accepted >= number)
             await eventually(lambda: agent.spool.stats.inputs == 0)
-            assert [bus.received for bus in agent._buses.values()] == [3]
+            assert [bus.received for bus in agent.buses.buses.values()] == [3]
 
 
 async def test_journalled_input_waits_for_the_connection_after_a_restart(mosquitto: Mosquitto, tmp_path: Path):
@@ -114,7 +114,7 @@ async def test_journalled_input_waits_for_the_connection_after_a_restart(mosquit
     await mosquitto.stop()
     agent = Agent(of)
     await agent.start()
-    (bus,) = agent._buses.values()
+    (bus,) = agent.buses.buses.values()
     await eventually(lambda: bus.link.statistics()["connect_failures"])
     await mosquitto.start()
     await eventually(lambda: agent.spool.stats.accepted == 1)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.models import ExecResult
-from edge.endpoints.base import DELIVERED, Arrival, Delivery, Rejected, Retry
-from edge.rules.binding import Binding, RetryPolicy, Settlement
+from edge.messages import DELIVERED, Arrival, Delivery, FlowMessage, Rejected, Retry
+from edge.rules.binding import Binding
+from edge.rules.execution import RetryPolicy, Settlement
 from edge.settings import FlowSettings
 from edge.status import RuleRef, Status
 from tests.edge.support import Collected, results_of
@@ -21,10 +22,10 @@ class HeldTarget:
     ready = True
 
     def __init__(self, answers: list[Delivery] | None = None) -> None:
-        self.asked: list[tuple[Arrival, Callable[[Delivery], None]]] = []
+        self.asked: list[tuple[FlowMessage, Callable[[Delivery], None]]] = []
         self.answers = answers or []
 
-    def deliver(self, message: Arrival, done: Callable[[Delivery], None]) -> None:
+    def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         self.asked.append((message, done))
         if self.answers:
             done(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
@@ -43,7 +44,7 @@ class Bench:
 
     def take(self, name: str, reliable: bool = True) -> None:
         settlement = Settlement(lambda: self.settled.append(name), 1)
-        self.binding.take(Arrival(name, f"devices/{name}", b"payload", reliable), settlement)
+        self.binding.take(Arrival(FlowMessage(b"payload", f"devices/{name}", name), reliable), settlement)
 
     def results(self) -> list[ExecResult]:
         return [r for m in self.spool.frozen for r in results_of(m)]
@@ -108,7 +109,7 @@ async def test_bound_drops_and_counts(tmp_path: Path):
     await eventually(lambda: len(it.results()) == 7)
     by_outcome = {r.source_id: (r.outcome, r.reason) for r in it.results()}
     assert by_outcome == {str(n): ("delivered", "") if n < 5 else ("dropped", "queue_full") for n in range(7)}
-    assert [m.msg_id for m, _ in it.target.asked] == ["0", "1", "2", "3", "4"]
+    assert [m.msgid for m, _ in it.target.asked] == ["0", "1", "2", "3", "4"]
     await eventually(lambda: len(it.settled) == 7)
     await it.close()
 

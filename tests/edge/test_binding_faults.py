@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edge.endpoints.base import DELIVERED, Arrival, Retry
+from edge.messages import DELIVERED, Arrival, FlowMessage, Retry
 from edge.rules.binding import Binding, Settlement
 from edge.settings import FlowSettings, SpoolSettings
 from edge.spooldb import Input
@@ -49,7 +49,7 @@ async def test_one_hanging_execution_keeps_no_others_in_memory(tmp_path: Path):
     it.take("hangs")
     target.answers = [DELIVERED]
     for number in range(5000):
-        it.binding.take(Arrival(f"m{number}", "devices/a", b"x"), Settlement(None, 1))
+        it.binding.take(Arrival(FlowMessage(b"x", "devices/a", f"m{number}")), Settlement(None, 1))
     it.binding.sweep()
     assert it.binding.running == 1
     assert len(it.binding._running) == 1

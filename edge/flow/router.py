@@ -1,0 +1,250 @@
+"""The router: moves messages between the nodes of an edge node, through the hook points (flow F1, F2).
+
+``send`` is the only path while a hook or a chain is mounted; while none is (``active`` is False), callers hand a
+message over themselves, and no event is made. An event ends in exactly one of two ways: its node takes it, or its
+execution is stopped with an ending.
+
+With plain hooks all of it happens inside ``send``. One that answers later holds up its own lane, (source,
+destination), and no other: what comes behind it in that lane waits, so a rule's messages keep their order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from common.errors import HookError
+from common.models import FAILED, FILTERED
+from edge.flow.events import CompleteEvent, Execution, Node, Place, ReceiveEvent, SendEvent
+from edge.flow.hooks import Hooks
+from edge.messages import Ending, FlowMessage
+
+log = logging.getLogger(__name__)
+
+Answer = HookError | bool | None  # of a hook point: an error, False (halted), None (go on)
+Work = Callable[[Callable[[], None]], None]  # is given what it must call when it is through
+
+
+class Points(Protocol):
+    """Chains on the hook points, run after the Python hooks (``edge.flow.points``)."""
+
+    any: bool
+
+    def run(self, name: str, payload: Any) -> Answer:
+        """Run what is mounted on ``name``; None when nothing is."""
+
+
+class Router:
+    """Moves events.
+
+    Arguments: ``find`` gives the node for an id, or None. ``begin`` makes the execution of an event that a hook added,
+    or None where its destination is no rule.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        find: Callable[[str], Node | None],
+        points: Points | None = None,
+        begin: Callable[[SendEvent], Execution | None] = lambda event: None,
+    ) -> None:
+        self.hooks, self._find, self._points, self._begin = hooks, find, points, begin
+        self._lanes: dict[tuple[str, str], deque[Work]] = {}
+        self.halted = self.errors = self.unmatched = 0
+
+    @property
+    def active(self) -> bool:
+        """True while any hook point has a handler or a chain."""
+        return self.hooks.any or (self._points is not None and self._points.any)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait behind one whose hook has not answered yet."""
+        return sum(map(len, self._lanes.values()))
+
+    def send(self, events: Sequence[SendEvent]) -> None:
+        """Send what one node passes on at once: ``onSend`` sees all of it, then each event goes its way.
+
+        The first event of a message that is delivered carries the message itself, later ones a copy
+        (``clone_message``); a hook may set it otherwise.
+        """
+        if events:
+            source = events[0].source.id
+            self._in_lane((source, ""), lambda leave: self._on_send(list(events), leave))
+
+    def complete(self, message: FlowMessage, node: Place, error: BaseException | None = None) -> None:
+        """Tell ``onComplete`` that a node is done. Nothing that a hook does there changes anything."""
+        self._observe("onComplete", CompleteEvent(message, node, error), node, message)
+
+    # -- the stages ----------------------------------------------------------------------------------------------------
+
+    def _on_send(self, events: list[SendEvent], leave: Callable[[], None]) -> None:
+        sent = list(events)
+
+        def passed(answer: Answer) -> None:
+            if answer is not None:
+                for event in sent:
+                    self._stop(event, answer, "onSend", event.source)
+            else:
+                kept = {id(event.execution) for event in events}
+                for event in sent:
+                    if event.execution is not None and id(event.execution) not in kept:
+                        self._stop(event, False, "onSend", event.source)
+                for event in events:
+                    self._dispatch(event)
+            leave()
+
+        self._trigger("onSend", events, passed)
+
+    def _dispatch(self, event: SendEvent) -> None:
+        if event.execution is None:
+            event.execution = self._begin(event)
+        lane = event.source.id, event.destination.id
+        self._in_lane(lane, lambda leave: self._pre_route(event, leave))
+
+    def _pre_route(self, event: SendEvent, leave: Callable[[], None]) -> None:
+        def passed(answer: Answer) -> None:
+            if answer is not None:
+                self._stop(event, answer, "preRoute", event.source)
+                return leave()
+            event.destination.node = self._find(event.destination.id)
+            if event.destination.node is None:
+                self._unknown(event)
+                return leave()
+            if event.clone_message:
+                event.msg = event.msg.clone()
+            self._pre_deliver(event, leave)
+
+        self._trigger("preRoute", event, passed)
+
+    def _pre_deliver(self, event: SendEvent, leave: Callable[[], None]) -> None:
+        def passed(answer: Answer) -> None:
+            if answer is not None:
+                self._stop(event, answer, "preDeliver", event.source)
+                return leave()
+            self._observe("postDeliver", event, event.source, event.msg)
+            self._receive(event, leave)
+
+        self._trigger("preDeliver", event, passed)
+
+    def _receive(self, event: SendEvent, leave: Callable[[], None]) -> None:
+        received = ReceiveEvent(event.msg, event.destination)
+
+        def passed(answer: Answer) -> None:
+            node = received.destination.node
+            if answer is not None:
+                self._stop(event, answer, "onReceive", received.destination)
+            elif node is None:
+                self._unknown(event)
+            else:
+                self._hand_over(node, received, event)
+                self._observe("postReceive", received, received.destination, received.msg)
+            leave()
+
+        self._trigger("onReceive", received, passed)
+
+    def _hand_over(self, node: Node, received: ReceiveEvent, event: SendEvent) -> None:
+        try:
+            node.receive(received.msg, event.execution)
+        except Exception as exc:  # a node's fault must not stop its lane
+            log.exception("node %s failed on message %s", node.id, received.msg.msgid)
+            self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+
+    # -- one hook point ------------------------------------------------------------------------------------------------
+
+    def _trigger(self, name: str, payload: Any, then: Callable[[Answer], None]) -> None:
+        def hooked(answer: Answer = None) -> None:
+            if answer is None and self._points is not None and self._points.any:
+                answer = self._points.run(name, payload)
+            then(answer)
+
+        self.hooks.trigger(name, payload, hooked)
+
+    def _observe(self, name: str, payload: Any, node: Place, message: FlowMessage) -> None:
+        """Trigger a point that cannot halt: False is ignored, an error is told."""
+
+        def seen(answer: Answer) -> None:
+            if isinstance(answer, HookError):
+                self._tell(answer, node, message)
+
+        self._trigger(name, payload, seen)
+
+    def _stop(self, event: SendEvent, answer: HookError | bool, point: str, where: Place) -> None:
+        if isinstance(answer, HookError):
+            self._tell(answer, where, event.msg)
+            step = f"hook {answer.hook}.{answer.label}" if answer.label else f"hook {answer.hook or point}"
+            ending = Ending(FAILED, "hook_error", str(answer), step)
+        else:
+            self.halted += 1
+            ending = Ending(FILTERED, "hook_halt", "", f"hook {point}")
+        if event.execution is not None:
+            event.execution.stop(ending)
+
+    def _unknown(self, event: SendEvent) -> None:
+        self.unmatched += 1
+        text = f"there is no node {event.destination.id!r} here"
+        error = HookError(text)
+        self._tell(error, event.source, event.msg)
+        if event.execution is not None:
+            event.execution.stop(Ending(FAILED, "unknown_destination", text, "hook preRoute"))
+
+    def _tell(self, error: HookError, where: Place, message: FlowMessage) -> None:
+        self.errors += 1
+        node = where.node or self._find(where.id)
+        if node is not None:
+            node.failed(error, message)
+        else:
+            log.error("message %s from %s: %s", message.msgid, where.id, error)
+
+    # -- lanes ---------------------------------------------------------------------------------------------------------
+
+    def _in_lane(self, lane: tuple[str, str], work: Work) -> None:
+        """Do ``work`` when what came before in its lane is through; it calls what it is given when it is itself."""
+        waiting = self._lanes.get(lane)
+        if waiting is not None:
+            waiting.append(work)
+            return
+        self._lanes[lane] = waiting = deque()
+        if _Turn(self, lane, waiting).do(work):
+            self.go_on(lane, waiting)
+
+    def go_on(self, lane: tuple[str, str], waiting: deque[Work]) -> None:
+        """Do what waits in a lane, until something there must wait for a hook."""
+        while waiting:
+            if not _Turn(self, lane, waiting).do(waiting.popleft()):
+                return
+        del self._lanes[lane]
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        return {
+            "halted": self.halted,
+            "errors": self.errors,
+            "unmatched": self.unmatched,
+            "waiting": self.waiting,
+            "second_answers": self.hooks.second_answers,
+        }
+
+
+class _Turn:
+    """One message's turn in its lane. ``leave`` ends it, during ``do`` or later."""
+
+    __slots__ = ("_doing", "_lane", "_left", "_router", "_waiting")
+
+    def __init__(self, router: Router, lane: tuple[str, str], waiting: deque[Work]) -> None:
+        self._router, self._lane, self._waiting = router, lane, waiting
+        self._left, self._doing = False, True
+
+    def do(self, work: Work) -> bool:
+        """Begin; True: it is through already."""
+        work(self.leave)
+        self._doing = False
+        return self._left
+
+    def leave(self) -> None:
+        """End it; what waits behind goes on."""
+        self._left = True
+        if not self._doing:
+            self._router.go_on(self._lane, self._waiting)

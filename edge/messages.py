@@ -1,0 +1,112 @@
+"""What rules carry: the message on its way through a node, how it arrived, and what a target says of it (flow F1, F3).
+
+Sources make an Arrival, targets give a Delivery; between them hooks and chains may change the FlowMessage inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import msgspec
+
+HOPS_MAX = 16  # above that a message is stopped as FAIL ``loop`` (F3)
+
+
+class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
+    """A message on its way through a node.
+
+    ``key`` is what rules match: the topic, or the HTTP path (with its leading slash, without the query). ``payload``
+    is the bytes that came, until a hook or a chain puts something else there: text, or what JSON can say.
+    ``headers`` are HTTP headers (names in lower case) or MQTT 5 user properties. ``params`` are the ``{name}`` parts of
+    a path, ``method`` and ``query`` HTTP's. ``hops`` counts the rules that it passed, on this node and others.
+    ``time_ms`` is when it arrived, unix milliseconds. ``extra`` is for hooks. ``msgid`` survives cloning.
+    """
+
+    payload: Any = b""
+    key: str = ""
+    msgid: str = ""
+    headers: dict[str, str] = {}
+    params: dict[str, str] = {}
+    method: str = ""
+    query: str = ""
+    hops: int = 0
+    time_ms: int = 0
+    extra: dict[str, Any] = {}
+
+    def body(self) -> bytes:
+        """The payload as bytes: as it came, or text as UTF-8, or anything else as JSON."""
+        payload = self.payload
+        if isinstance(payload, bytes):
+            return payload
+        return payload.encode() if isinstance(payload, str) else msgspec.json.encode(payload)
+
+    def clone(self) -> FlowMessage:
+        """A deep copy with the same id."""
+        return deepcopy(self)
+
+
+class Answer(NamedTuple):
+    """What an HTTP target answered, for a source that waits for it. Header names in lower case, hop-by-hop left out."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Delivered(NamedTuple):
+    """The target has the message and said so."""
+
+    answer: Answer | None = None
+
+
+class Retry(NamedTuple):
+    """Not delivered now; trying again may help, ``after`` seconds at the earliest (0: the rule's own backoff)."""
+
+    reason: str
+    detail: str
+    after: float = 0.0
+    answer: Answer | None = None
+
+
+class Rejected(NamedTuple):
+    """Not delivered, and trying again cannot help."""
+
+    reason: str
+    detail: str
+    answer: Answer | None = None
+
+
+Delivery = Delivered | Retry | Rejected
+DELIVERED = Delivered()
+
+
+class Ending(NamedTuple):
+    """How an execution ended: outcome and reason code (F5), a text for people, and the step that decided."""
+
+    outcome: str = "delivered"
+    reason: str = ""
+    detail: str = ""
+    step: str = ""
+
+
+DELIVERED_ENDING = Ending()
+
+
+class Arrival(msgspec.Struct, eq=False):
+    """A message from a source.
+
+    ``reliable`` tells that the source repeats the message until ``settle`` is called, which must be exactly once, when
+    the result or the input is on disk for every rule that it went to (protocol P5.3). ``answered`` is called once when
+    the execution of a source with one consumer has ended, with the target's answer if it gave one (HTTP sources).
+    ``source`` is the node id of where it came from. ``journal_now``: the input goes to disk at once, not only when its
+    execution takes long, and ``settle`` may be called then.
+    """
+
+    message: FlowMessage
+    reliable: bool = False
+    settle: Callable[[], None] | None = None
+    answered: Callable[[Ending, Answer | None], None] | None = None
+    source: str = ""
+    journal_now: bool = False
