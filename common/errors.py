@@ -7,7 +7,8 @@
     ├── RefusedError           a message can never be accepted; carries a stable reason code
     │   ├── CodecError         its bytes break the limits or the schema (protocol P4.2)
     │   ├── ResourceError      its resource is not node/<node>/<namespace>/<type>[/<name>] (P2)
-    │   └── TopicError         its topic and its route do not make sense or do not agree (P3)
+    │   ├── TopicError         its topic and its route do not make sense or do not agree (P3)
+    │   └── TemplateError      a template has an unknown placeholder, or cannot be filled from this message
     ├── TransportError         the connection to the broker
     │   ├── NotConnectedError  nothing was sent; try again after the next connect
     │   ├── QueueFullError     a bounded queue is full; nothing was taken
@@ -73,6 +74,13 @@ class TopicError(RefusedError):
 
     def __init__(self, detail: str, reason: str = "invalid_topic") -> None:
         super().__init__(reason, detail)
+
+
+class TemplateError(RefusedError):
+    """A template of a target has a placeholder that nobody knows, or cannot be filled from a message (flow F3)."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("template", detail)
 
 
 class TransportError(FieldpostError):

@@ -1,4 +1,4 @@
-"""Rules and endpoints as KubeEdge's manifests have them, and the small grammars inside: durations, topic templates.
+"""Rules and endpoints as KubeEdge's manifests have them, and the small grammar of durations.
 
 The models are wire-compatible with ``rules.kubeedge.io/v1``; ``chain``, ``chains``, ``enabled``, ``timeout`` and
 ``retry`` are additions (flow F4). What is allowed in them is checked by ``common.manifests``.
@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.errors import ConfigError, TopicError
+from common.errors import ConfigError
 from common.resource import DEFAULT_NAMESPACE
-from common.topics import check_topic
 
 API_VERSION = "rules.kubeedge.io/v1"
 RULE_KIND, ENDPOINT_KIND = "Rule", "RuleEndpoint"
@@ -26,8 +25,6 @@ ATTEMPTS_MAX = 100
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h)")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_TOPIC_LEVEL = re.compile(r"topic\[(0|[1-9][0-9]{0,2})\]")
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -129,7 +126,21 @@ EVENTBUS = EndpointType(
     target_optional=("qos", "retain"),
     properties=("broker",),
 )
-KUBEEDGE_TYPES = ("rest", "eventbus", "servicebus")
+REST = EndpointType(
+    "rest",
+    ("path",),
+    ("resource",),
+    source_optional=("node_name", "method", "mode"),
+    target_optional=("method", "headers", "content_type"),
+)
+SERVICEBUS = EndpointType(
+    "servicebus",
+    ("target_url",),
+    ("path",),
+    source_optional=("node_name", "mode"),
+    target_optional=("method", "headers", "content_type"),
+    properties=("service_port", "socket"),
+)
 
 
 def parse_duration(text: str) -> float:
@@ -145,61 +156,3 @@ def node_matches(pattern: str, node: str) -> bool:
     Empty means every node.
     """
     return not pattern or any(fnmatchcase(node, part.strip()) for part in pattern.split(","))
-
-
-class TopicTemplate:
-    """A target's topic: text with ``{topic[n]}`` (level n of the message's topic, from 0), ``{node}``, ``{rule}``
-    and ``{namespace}``.
-
-    ``levels`` tells how many levels a message's topic must have. Raises TopicError for what can never be a topic.
-    """  # fmt: skip
-
-    def __init__(self, text: str) -> None:
-        self.text, self.levels = text, 0
-        self._parts: list[str | int] = []  # text in even places; in odd places a level, or the name of a value
-        at = 0
-        for found in _PLACEHOLDER.finditer(text):
-            self._parts += (_literal(text, text[at : found.start()]), self._placeholder(found[1]))
-            at = found.end()
-        self._parts.append(_literal(text, text[at:]))
-        check_topic("".join("x" if place % 2 else str(part) for place, part in enumerate(self._parts)))
-
-    def _placeholder(self, inside: str) -> str | int:
-        if inside in ("node", "rule", "namespace"):
-            return inside
-        level = _TOPIC_LEVEL.fullmatch(inside)
-        if level is None:
-            raise TopicError(
-                f"template {self.text!r}: unknown {{{inside}}}; "
-                "there are {topic[n]}, {node}, {rule}, {namespace}"
-            )
-        self.levels = max(self.levels, int(level[1]) + 1)
-        return int(level[1])
-
-    def render(self, topic: str, *, node: str, rule: str, namespace: str) -> str:
-        """Return the topic for a message that came on ``topic``. Raises TopicError when that has too few levels."""
-        if len(self._parts) == 1:
-            return self.text
-        levels = topic.split("/")
-        if len(levels) < self.levels:
-            raise TopicError(f"template {self.text!r} needs {self.levels} levels, {topic!r} has {len(levels)}")
-        values = {"node": node, "rule": rule, "namespace": namespace}
-        parts = self._parts
-        return "".join(
-            str(part) if not place % 2 else levels[part] if isinstance(part, int) else values[part]
-            for place, part in enumerate(parts)
-        )
-
-
-def _literal(text: str, part: str) -> str:
-    if "{" in part or "}" in part:
-        raise TopicError(f"template {text!r}: a brace without its other one")
-    return part
-
-
-def filter_levels(filter_: str) -> int:
-    """How many levels every topic that matches the filter surely has: ``a/+/b`` 3, ``a/#`` 1, ``#`` 1."""
-    levels = filter_.split("/")
-    if levels[0] == "$share":
-        levels = levels[2:]
-    return max(1, len(levels) - (levels[-1:] == ["#"]))

@@ -231,3 +231,18 @@ def covers(wide: str, narrow: str) -> bool:
         if level != b[at] and (level != "+" or (at == 0 and b[0].startswith("$"))):
             return False
     return len(a) == len(b)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """True when there is a topic that both filters match."""
+    return _overlap(one.split("/"), other.split("/"))
+
+
+def _overlap(one: list[str], other: list[str]) -> bool:
+    for a, b in zip(one, other, strict=False):
+        if "#" in (a, b):
+            return True
+        if a != b and "+" not in (a, b):
+            return False
+    shorter, longer = sorted((one, other), key=len)
+    return len(one) == len(other) or longer[len(shorter)] == "#"

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from common import message as messages
+from common.checks import check
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
 from common.control import ControlServer, Operation, socket_path
 from common.errors import ConfigError, ControlError, TransportError
 from common.faults import Fault, no_fault
-from common.manifests import check, load_files
+from common.manifests import load_files
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
 from common.messaging.base import Link, Refused
 from common.messaging.mqtt import MqttLayer

@@ -42,6 +42,26 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
             return payload
         return payload.encode() if isinstance(payload, str) else msgspec.json.encode(payload)
 
+    def field(self, path: tuple[str, ...]) -> str | None:
+        """The text of ``payload.a.b``, ``headers.name`` or ``params.name``; None where there is none.
+
+        A payload of bytes is read as JSON for it. What is neither text, number nor truth value has no text.
+        """
+        value: Any = getattr(self, path[0])
+        if path[0] == "payload" and isinstance(value, bytes):
+            try:
+                value = msgspec.json.decode(value)
+            except msgspec.DecodeError:
+                return None
+        for step in path[1:]:
+            if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return str(value) if isinstance(value, str | int | float) else None
+
     def clone(self) -> FlowMessage:
         """A deep copy with the same id."""
         return deepcopy(self)

@@ -20,8 +20,9 @@ import pytest
 from cloud.handlers import CONTENT_TYPES
 from cloud.settings import Settings as CloudSettings
 from common import codec
+from common.checks import check_text
 from common.config import describe, load
-from common.manifests import check_text, load_files
+from common.manifests import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
 from common.rules import Rule, RuleEndpoint
 from edge.agent import load_rules

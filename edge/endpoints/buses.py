@@ -9,7 +9,8 @@ from typing import Any
 
 from common.clock import Clock
 from common.messaging.base import Link
-from common.rules import EVENTBUS, RuleEndpoint, TopicTemplate
+from common.rules import EVENTBUS, RuleEndpoint
+from common.templates import TopicTemplate
 from edge.endpoints.base import OnArrival, Rendering, Wiring
 from edge.endpoints.eventbus import Bound, Eventbus, EventbusTarget
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.clock import Clock, SystemClock
-from common.errors import CodecError, NotConnectedError, QueueFullError, StorageError, TopicError
+from common.errors import CodecError, NotConnectedError, QueueFullError, StorageError, TemplateError, TopicError
 from common.message import new_id
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
-from common.rules import TopicTemplate
+from common.templates import TopicTemplate
 from common.topics import check_filter, covers, matches
 from edge.endpoints.base import Rendering
 from edge.endpoints.echoes import Echoes
@@ -139,7 +139,7 @@ class EventbusTarget:
         self, bus: Eventbus, topic: TopicTemplate, known: Rendering, *, qos: int = 1, retain: bool = False
     ) -> None:
         self._bus, self._qos, self._retain = bus, qos, retain
-        self._topic, self._known = topic, known
+        self._topic, self._names = topic, known._asdict()
         self._source = f"{known.node}/{known.namespace}/{known.rule}"
 
     @property
@@ -150,7 +150,7 @@ class EventbusTarget:
     def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Publish the payload. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
-            topic, payload = self._topic.render(message.key, **self._known._asdict()), message.body()
+            topic, payload = self._topic.render(message.key, self._names, message.field), message.body()
             self._bus.link.publish(
                 topic,
                 payload,
@@ -160,7 +160,7 @@ class EventbusTarget:
                 on_done=lambda reason: done(_verdict(reason)),
             )
             self._bus.published(topic, payload, message.hops + 1)
-        except TopicError as exc:
+        except (TemplateError, TopicError) as exc:
             done(Rejected("target_topic", exc.detail))
         except CodecError as exc:
             done(Rejected("payload_too_large", exc.detail))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.manifests import check, load_manifests
+from common.checks import check
+from common.manifests import load_manifests
 from common.models import ExecResult
 from common.rules import EVENTBUS, RuleEndpoint
 from edge.endpoints.base import Rendering, Wiring
