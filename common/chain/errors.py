@@ -66,7 +66,8 @@ class ChainError(Exception):
         if self.source and self.span.line:
             same_line = self.span.end_line == self.span.line
             end = self.span.end_column if same_line else len(self.source) + 1
-            lines += [f"  | {self.source}", f"  | {_blanks(self.source, self.span.column)}{'^' * max(1, end - self.span.column)}"]
+            marks = "^" * max(1, end - self.span.column)
+            lines += [f"  | {self.source}", f"  | {_blanks(self.source, self.span.column)}{marks}"]
         if self.expected:
             lines.append(f"  expected {_alternatives(self.expected)}")
         return "\n".join(lines)

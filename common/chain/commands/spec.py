@@ -7,8 +7,8 @@ It raises only MisuseError and LimitError. Values of Missing come as ``""`` unle
 ``text`` parameter gets a str, whatever was given.
 
 ``specialise`` may prepare a call whose literal arguments are known when the text is loaded: it gets a ``Static`` and
-returns a function that takes only the arguments that are not literal (after the run, where ``needs_run``), or None; it raises BadArgument for a literal
-that can never work, which is then a load error at that argument.
+returns a function that takes only the arguments that are not literal (after the run, where ``needs_run``), or None;
+it raises BadArgument for a literal that can never work, which is then a load error at that argument.
 
 Out options (``Opt.out``) name variables: the command is then called through ``capturing`` (same arguments, without
 those options), which returns an Err, or a tuple: the value, then one value for each out option in the order of
@@ -34,7 +34,7 @@ class Err:
         self.value, self.fault = value, fault
 
 
-class BadArgument(Exception):  # noqa: N818 - it becomes a load error, it is none yet
+class BadArgument(Exception):
     """A literal argument can never work. ``index`` is its place among the arguments, -1 the whole call."""
 
     def __init__(self, message: str, index: int = -1) -> None:
