@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from common.chain.errors import NOWHERE, Span
+from common.chain.errors import NOWHERE, Span, node
 
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Literal:
     """``true``, ``false``, ``null`` or a number. ``spelling`` is what stands in the text and serves where text is
     wanted (``1.50`` stays ``1.50``).
@@ -23,7 +21,7 @@ class Literal:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Text:
     """A string without parts: quoted, or a bare word (``bare``)."""
 
@@ -32,7 +30,7 @@ class Text:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Interpolated:
     """A double-quoted string with at least one ``${...}`` or ``$(...)``; its value is always a String."""
 
@@ -40,7 +38,7 @@ class Interpolated:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Step:
     """One step of a path: ``.seg``, ``[index]``, or with ``?`` in front (``optional``).
 
@@ -52,7 +50,7 @@ class Step:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Variable:
     """``$NAME{step}`` or ``${NAME{step} ?? default}``. Also the target of an assignment, and a *ref* argument."""
 
@@ -62,7 +60,7 @@ class Variable:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Substitution:
     """``$( and_or )``: the value of a statement."""
 
@@ -70,7 +68,7 @@ class Substitution:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class ListLiteral:
     """``[a, b]``; every evaluation makes a fresh list."""
 
@@ -78,7 +76,7 @@ class ListLiteral:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class MapLiteral:
     """``{key: v, "key": v}``; keys are unique; every evaluation makes a fresh map."""
 
@@ -86,7 +84,7 @@ class MapLiteral:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Option:
     """An unquoted ``--name``, ``--name=value`` or ``-x`` among the arguments of a command, as written.
 
@@ -106,7 +104,7 @@ Argument = Expression | Option
 # -- statements --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Command:
     """``NAME {arg | option}``: controls, verbs, commands of the language and of the host alike."""
 
@@ -116,7 +114,7 @@ class Command:
     name_span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Assignment:
     """``[scope] target = value``, or ``scope NAME`` (``value`` None).
 
@@ -129,7 +127,7 @@ class Assignment:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Comparison:
     """``left operator right``; operator is one of ``== != === !== < <= > >=``."""
 
@@ -139,7 +137,7 @@ class Comparison:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Condition:
     """A variable, or the word ``true`` or ``false``, that stands as a statement; its truth is L3's."""
 
@@ -147,7 +145,7 @@ class Condition:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Not:
     """``! operand``."""
 
@@ -155,7 +153,7 @@ class Not:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class And:
     """``a && b && c``; at least two operands."""
 
@@ -163,7 +161,7 @@ class And:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Or:
     """``a || b || c``; at least two operands; binds weaker than And."""
 
@@ -171,7 +169,7 @@ class Or:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Group:
     """``( and_or )``. Kept apart for the formatter; it means what its body means."""
 
@@ -179,7 +177,7 @@ class Group:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Branch:
     """``if``/``elif``/``when`` condition ``then`` body."""
 
@@ -188,7 +186,7 @@ class Branch:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class If:
     """``if ... then ... elif ... else ... end``."""
 
@@ -197,7 +195,7 @@ class If:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Case:
     """``case [subject as name] then when ... end``. ``name`` is "" without a subject."""
 
@@ -208,7 +206,7 @@ class Case:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class For:
     """``for name [, name] in collection then ... end``."""
 
@@ -218,7 +216,7 @@ class For:
     span: Span = NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class MatchResult:
     """``match-result $(command) ok(name) ... err(name) ... end``; each branch at most once, at least one."""
 
@@ -235,7 +233,7 @@ Statement = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Body:
     """Statements in order: a block, or what stands between two keywords."""
 
@@ -246,7 +244,7 @@ class Body:
 # -- sources -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class BlockSource:
     """A block as loaded. ``run`` is None where the source does not say it (then it runs); ``line`` is where its text
     begins in ``file``, 1 when unknown.
@@ -259,7 +257,7 @@ class BlockSource:
     line: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class ChainSource:
     """A chain as loaded: blocks with unique ids, run by (priority, position)."""
 
@@ -269,7 +267,7 @@ class ChainSource:
     run: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class LibSource:
     """A list of chains with unique ids, run by (priority, position): what is mounted, or one global chain."""
 
