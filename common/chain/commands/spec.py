@@ -70,7 +70,9 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """One option. A flag takes no value; ``out`` takes the name of a variable to write; else ``type`` as in Param."""
+    """One option. A flag takes no value; ``out`` takes the name of a variable to write, which comes as a Variable; a
+    ``pair`` takes a key (a word) and a value and comes as a tuple of both; else ``type`` as in Param.
+    """
 
     name: str
     doc: str
