@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
 
+SOURCE_CHARS_MAX = 160  # of the source line in the text of an error
+
 _T = TypeVar("_T")
 
 
@@ -77,13 +79,20 @@ class ChainError(Exception):
         elif self.where:
             lines.append(f"  at {self.where}")
         if self.source and self.span.line:
-            same_line = self.span.end_line == self.span.line
-            end = self.span.end_column if same_line else len(self.source) + 1
-            marks = "^" * max(1, end - self.span.column)
-            lines += [f"  | {self.source}", f"  | {_blanks(self.source, self.span.column)}{marks}"]
+            lines += self._marked()
         if self.expected:
             lines.append(f"  expected {_alternatives(self.expected)}")
         return "\n".join(lines)
+
+    def _marked(self) -> list[str]:
+        """The source line, of a very long one a part, and below it the caret."""
+        source, start = self.source, self.span.column - 1
+        end = self.span.end_column - 1 if self.span.end_line == self.span.line else len(source)
+        if len(source) > SOURCE_CHARS_MAX:
+            first = max(0, min(start - SOURCE_CHARS_MAX // 2, len(source) - SOURCE_CHARS_MAX))
+            source, start, end = source[first : first + SOURCE_CHARS_MAX], start - first, end - first
+        end = max(start + 1, min(end, len(source)))
+        return [f"  | {source}", f"  | {_blanks(source, start + 1)}{'^' * (end - start)}"]
 
 
 def _blanks(source: str, column: int) -> str:

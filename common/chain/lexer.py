@@ -52,6 +52,7 @@ _MASTER = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_WORD = _MASTER.groupindex["word"]
 _KEY = re.compile(
     r"""[ \t\r\n]*("(?:[^"\\$\n]|\\[^\n])*"|'[^'\n]*'|[A-Za-z_][\w.-]*)[ \t\r\n]*:(?!//)""",
     re.VERBOSE,
@@ -88,7 +89,7 @@ class Lexer:
 
     def run(self) -> Lexer:
         """Read the whole text."""
-        text, tokens, match = self._text, self.tokens, _MASTER.match
+        text, tokens, match, handlers = self._text, self.tokens, _MASTER.match, _HANDLERS
         position = self._first()
         while True:
             while position <= self._size and not self.stopped:
@@ -97,15 +98,15 @@ class Lexer:
                 found = match(text, position)
                 if found is None:
                     break  # nothing but blanks is left
-                kind, start = found.lastgroup, found.start(found.lastgroup or 0)
-                if kind == "word":
-                    position = found.end()
+                kind = found.lastindex or 0
+                start, position = found.span(kind)
+                if kind == _WORD:
                     if start == self._glue:
                         self._touch(start)
                     tokens.append(("word", text[start:position], start, position))
                     self._glue = position
                 else:
-                    position = _HANDLERS[kind or ""](self, start, found.end())
+                    position = handlers[kind](self, start, position)
             if not self._stack or self.stopped:
                 break
             position = self._restart()
@@ -248,9 +249,10 @@ class Lexer:
         self._bad("PC-PARSE-BRACKET", message, at, at + len(opener))
         while len(self._stack) > 1 and self._stack[-1][0] not in (*_CLOSES[bracket], '"'):
             self._stack.pop()
-        if self._stack and self._stack[-1][0] in _CLOSES[bracket]:
+        if self._stack[-1][0] in _CLOSES[bracket]:
             return self._closer(start, end)
-        return end
+        self._stack.pop()  # it was meant to be closed here
+        return end if not self._stack or self._stack[-1][0] != '"' else self._parts(end)
 
     def _key(self, position: int) -> int:
         """The key of a map's entry, with its colon."""
@@ -411,7 +413,7 @@ def _quoted(run: str) -> str:
     return '"' + re.sub(r"\$([A-Za-z_][\w.-]*\w|[A-Za-z_])", r"${\1}", bare) + '"'
 
 
-_HANDLERS: dict[str, Callable[[Lexer, int, int], int]] = {
+_BY_GROUP: dict[str, Callable[[Lexer, int, int], int]] = {
     "newline": Lexer._newline,
     "comment": Lexer._comment,
     "number": Lexer._number,
@@ -428,3 +430,4 @@ _HANDLERS: dict[str, Callable[[Lexer, int, int], int]] = {
     "quote": Lexer._quote,
     "other": Lexer._other,
 }
+_HANDLERS = {index: _BY_GROUP[name] for name, index in _MASTER.groupindex.items() if name != "word"}

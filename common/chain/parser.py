@@ -11,36 +11,29 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from common.chain.errors import ChainError, ChainErrors, Span
-from common.chain.lexer import ERRORS_MAX, Token
+from common.chain.lexer import Token
 from common.chain.nodes import (
-    And,
-    Assignment,
     Body,
     Branch,
     Case,
     Command,
-    Comparison,
     Condition,
     Expression,
     For,
-    Group,
     If,
     Literal,
     MatchResult,
-    Not,
-    Or,
     Statement,
     Text,
-    Variable,
 )
-from common.chain.parser_arguments import COMPARISONS, Arguments, Failed
-from common.chain.paths import KEYWORDS, LITERALS, NAME, RESERVED, SCOPES, parse_path
+from common.chain.parser_arguments import Failed
+from common.chain.parser_statements import Statements
+from common.chain.paths import NAME, RESERVED, Places
 
 BLOCK_BYTES_MAX = 64 * 1024
 STATEMENTS_NESTED_MAX = 16
 BRANCHES_MAX = 100
 
-_COMMAND_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 _INSIDE = frozenset(("then", "elif", "else", "end", "when", "as", "in"))
 # words of other languages, for the hint where an "end" is missing
 _FOREIGN = {"fi": "end", "endif": "end", "esac": "end", "done": "end", "elsif": "elif", "elseif": "elif"}
@@ -48,14 +41,19 @@ _FOREIGN = {"fi": "end", "endif": "end", "esac": "end", "done": "end", "elsif": 
 
 def parse(text: str) -> Body:
     """Return the statements of a block. Raises ChainErrors with all errors of the text; spans are relative to it."""
-    size = len(text.encode("utf-8", "surrogatepass"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        message = f"U+{ord(text[exc.start]):04X} is half a character and no text"
+        shown = Places(text.encode(errors="replace").decode())
+        raise ChainErrors([shown.error("PC-PARSE-CHARACTER", message, exc.start, exc.end)]) from None
     if size > BLOCK_BYTES_MAX:
         message = f"the block has {size} bytes, {BLOCK_BYTES_MAX} are allowed: divide it into blocks, or exec one"
         raise ChainErrors([ChainError("PC-PARSE-SIZE", message)])
     return _Parser(text).block()
 
 
-class _Parser(Arguments):
+class _Parser(Statements):
     """Statements. ``_nested`` counts the if, case, for and match-result that are open."""
 
     def __init__(self, text: str) -> None:
@@ -65,19 +63,11 @@ class _Parser(Arguments):
     def block(self) -> Body:
         """The whole text."""
         if self.stopped:
-            self._raise()
+            self.give_up()
         body = self._body(frozenset())
         if self.errors:
-            self._raise()
+            self.give_up()
         return body
-
-    def _raise(self) -> NoReturn:
-        """Raise what was found, sorted, at most ERRORS_MAX."""
-        errors = [error for _, error in sorted(self.errors, key=lambda pair: pair[0])]
-        if self.stopped or len(errors) > ERRORS_MAX:
-            rest = ChainError("PC-PARSE-MANY", "too much is wrong to go on: there may be more errors than these")
-            errors = [*errors[:ERRORS_MAX], rest]
-        raise ChainErrors(errors)
 
     # -- bodies and recovery -------------------------------------------------------------------------------------------
 
@@ -123,7 +113,7 @@ class _Parser(Arguments):
         kind, value, _, _ = token = self.tokens[self.at]
         if kind == "word" and value in _COMPOUND:
             if self.tokens[self.at + 1][0] == "=":
-                self._reserved(token)
+                self.reserved(token)
             return self._compound(token)
         if kind == "branch" or (kind == "word" and value in _INSIDE and self.tokens[self.at + 1][0] != "="):
             self._stray(token)
@@ -140,13 +130,12 @@ class _Parser(Arguments):
     def _stray(self, token: Token) -> NoReturn:
         """A keyword without the statement that it belongs to."""
         word = token[1]
-        owners = {"then": "if", "elif": "if", "else": "if or case", "when": "case", "as": "case", "in": "for"}
         if word == "end":
             message = '"end" closes nothing'
         elif token[0] == "branch":
             message = f'"{word}" belongs into a match-result'
         else:
-            message = f'"{word}" has no {owners[word]} that it belongs to'
+            message = f'no open {_OWNERS[word]} takes "{word}" here'
         self.fail("PC-PARSE-KEYWORD", message, token)
 
     # -- compound statements -------------------------------------------------------------------------------------------
@@ -158,10 +147,12 @@ class _Parser(Arguments):
             self.stopped = True
             message = f"statements are nested deeper than {STATEMENTS_NESTED_MAX}: put the inner ones into a block"
             self.error("PC-PARSE-NESTING", message, token[2], token[3])
-            self._raise()
+            self.give_up()
         self.at += 1
-        node = _COMPOUND[token[1]](self, token)
-        self._nested -= 1
+        try:
+            node = _COMPOUND[token[1]](self, token)
+        finally:
+            self._nested -= 1
         self._finish()
         return node
 
@@ -204,7 +195,7 @@ class _Parser(Arguments):
 
     def _if(self, token: Token) -> If:
         branches = [self._branch(token[2], _IN_IF)]
-        while self._is("elif"):
+        while self.is_word("elif"):
             word = self._next()
             self._count(branches, word)
             branches.append(self._branch(word[2], _IN_IF))
@@ -217,7 +208,7 @@ class _Parser(Arguments):
         name: list[str] = []
 
         def read() -> Statement:
-            if not self._is("then"):
+            if not self.is_word("then"):
                 subject.append(self.argument("a value", '"then"'))
                 self._word("as")
                 name.append(self._name())
@@ -225,8 +216,8 @@ class _Parser(Arguments):
 
         self._header(read)
         branches: list[Branch] = []
-        self._skip_to_when()
-        while self._is("when"):
+        self._nothing_before('"when"', _IN_CASE)
+        while self.is_word("when"):
             word = self._next()
             self._count(branches, word)
             branches.append(self._branch(word[2], _IN_CASE))
@@ -236,13 +227,12 @@ class _Parser(Arguments):
         self._end(token)
         return Case(subject[0] if subject else None, "".join(name), tuple(branches), otherwise, self.span(token[2]))
 
-    def _skip_to_when(self) -> None:
-        """Between ``then`` and the first ``when`` stands nothing."""
-        body = self._body(_IN_CASE)
+    def _nothing_before(self, what: str, ends: frozenset[str]) -> None:
+        """Read statements that stand where none may stand, and report them."""
+        body = self._body(ends)
         if body.statements:
-            first = body.statements[0].span
-            message = 'between "then" of the case and its first "when" stands nothing'
-            self.errors.append((self._offset(first), self._at_span("PC-PARSE-EXPECTED", message, first, '"when"')))
+            start = self.places.offset(body.span)
+            self.error("PC-PARSE-EXPECTED", f"no statement may stand before the first {what}", start, start + 1)
 
     def _for(self, token: Token) -> For:
         names: list[str] = []
@@ -265,11 +255,7 @@ class _Parser(Arguments):
 
     def _match_result(self, token: Token) -> MatchResult:
         command = self._recovering(self._matched)
-        between = self._body(_IN_MATCH)
-        if between.statements:
-            first = between.statements[0].span
-            message = "a branch ok(NAME) or err(NAME) must come first"
-            self.errors.append((self._offset(first), self._at_span("PC-PARSE-EXPECTED", message, first)))
+        self._nothing_before("ok(NAME) or err(NAME)", _IN_MATCH)
         found: dict[str, tuple[str, Body]] = {}
         while self.tokens[self.at][0] == "branch":
             _, text, start, end = self._next()
@@ -297,7 +283,7 @@ class _Parser(Arguments):
         return command
 
     def _otherwise(self) -> Body | None:
-        if not self._is("else"):
+        if not self.is_word("else"):
             return None
         self._next()
         return self._body(_IN_FOR)
@@ -313,36 +299,30 @@ class _Parser(Arguments):
         if token[0] == "word" and token[1] == "end":
             self.at += 1
             return
-        if token[0] == "word":  # else or elif behind an else
-            self._stray(token)
         message = f'"{opener[1]}" has no "end"'
         self.error("PC-PARSE-END", message + self._foreign_end(), opener[2], opener[3], ('"end"',))
         raise Failed
 
     def _foreign_end(self) -> str:
-        """A word that was perhaps meant to be ``end``."""
-        before = "end"
-        for kind, value, start, _ in self.tokens:
-            if kind == "word" and before == "end" and value not in KEYWORDS:
-                meant = _FOREIGN.get(value) or "".join(get_close_matches(value, ["end", "elif"], 1, 0.75))
-                if meant:
-                    line = self.places.span(start, start).line
-                    return f': did you mean "{meant}" where "{value}" stands in line {line}?'
-                before = kind
-            else:
-                before = kind if kind != "word" or value not in ("then", "else") else "end"
+        """The hint at a word that stands alone in its statement and was perhaps meant to be ``end``."""
+        for before, token, after in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
+            word, line = token[1], self.places.span(token[2], token[2]).line
+            if token[0] != "word":
+                continue
+            if word == "if" and before[:2] == ("word", "else"):
+                return f': "else if" in line {line} opens one of its own, write "elif"'
+            if word in _FOREIGN and (before[0] == "end" or before[:2] == ("word", "else")):
+                return f': did you mean "{_FOREIGN[word]}" where "{word}" stands in line {line}?'
+            if before[0] == after[0] == "end" and word != "end" and len(word) < 6 and get_close_matches(word, ["end"]):
+                return f': did you mean "end" where "{word}" stands in line {line}?'
         return ""
-
-    def _is(self, word: str) -> bool:
-        token = self.tokens[self.at]
-        return token[0] == "word" and token[1] == word
 
     def _next(self) -> Token:
         self.at += 1
         return self.tokens[self.at - 1]
 
     def _word(self, word: str) -> None:
-        if not self._is(word):
+        if not self.is_word(word):
             self.unexpected(self.tokens[self.at], f'"{word}"')
         self.at += 1
 
@@ -350,188 +330,18 @@ class _Parser(Arguments):
         """A NAME that may be given to a variable."""
         token = self.take("word", "a name")
         if token[1] in RESERVED:
-            self._reserved(token)
+            self.reserved(token)
         if NAME.fullmatch(token[1]) is None:
             self.fail("PC-PARSE-NAME", f'"{token[1]}" is no name: letters, digits and "_", a digit not first', token)
         name: str = token[1]
         return name
 
-    def _reserved(self, token: Token) -> NoReturn:
-        self.fail("PC-PARSE-NAME", f'"{token[1]}" is a word of the language and no name', token)
 
-    def _offset(self, span: Span) -> int:
-        """The offset of a span's beginning."""
-        lines = self.text.split("\n")
-        return sum(len(line) + 1 for line in lines[: span.line - 1]) + span.column - 1
-
-    def _at_span(self, code: str, message: str, span: Span, *expected: str) -> ChainError:
-        return ChainError(code, message, span, source=self.text.split("\n")[span.line - 1], expected=expected)
-
-    # -- and, or, primary ----------------------------------------------------------------------------------------------
-
-    def and_or(self) -> Statement:
-        """``and { "||" and }``."""
-        first = self._and()
-        if self.tokens[self.at][0] != "||":
-            return first
-        operands = [first]
-        while self.tokens[self.at][0] == "||":
-            self.at += 1
-            operands.append(self._and())
-        return Or(tuple(operands), _joined(first, operands[-1]))
-
-    def _and(self) -> Statement:
-        first = self._unary()
-        if self.tokens[self.at][0] != "&&":
-            return first
-        operands = [first]
-        while self.tokens[self.at][0] == "&&":
-            self.at += 1
-            operands.append(self._unary())
-        return And(tuple(operands), _joined(first, operands[-1]))
-
-    def _unary(self) -> Statement:
-        token = self.tokens[self.at]
-        if token[0] != "!":
-            return self._primary(token)
-        self.at += 1
-        self.enter(token)
-        operand = self._unary()
-        self.depth -= 1
-        return Not(operand, self.span(token[2]))
-
-    def _primary(self, token: Token) -> Statement:
-        kind, value, start, _ = token
-        if kind == "word":
-            follows = self.tokens[self.at + 1][0]
-            if follows == "=":
-                return self._assignment(start, "", self._target())
-            if value in SCOPES:
-                return self._scoped(token)
-            if follows not in COMPARISONS and value not in LITERALS:
-                return self._command(token)
-        elif kind == "(":
-            return self._group(token)
-        elif kind not in _OPERANDS:
-            self.unexpected(token, "a statement")
-        return self._comparison(token)
-
-    def _command(self, token: Token) -> Command:
-        _, name, start, end = token
-        if name in KEYWORDS:
-            message = f'"{name}" is a statement of its own and stands first in its line or behind ";"'
-            self.fail("PC-PARSE-KEYWORD", message, token)
-        if not _COMMAND_NAME_CHARS.issuperset(name) or not (name[0].isalpha() or name[0] == "_"):
-            self.fail("PC-PARSE-EXPECTED", f'"{name}" is no name of a command', token, ("a statement",))
-        self.at += 1
-        span = self.places.span(start, end)
-        arguments = self.arguments()
-        if not arguments:
-            return Command(name, (), span, span)
-        return Command(name, arguments, self.span(start), span)
-
-    def _group(self, token: Token) -> Group:
-        header, self.header = self.header, False
-        self.at += 1
-        self.enter(token)
-        body = self.and_or()
-        self.take(")", '"&&"', '"||"', '")"')
-        self.depth -= 1
-        self.header = header
-        return Group(body, self.span(token[2]))
-
-    def _comparison(self, token: Token) -> Statement:
-        """What begins with a value: a comparison, an assignment to a path, or a variable or literal as condition."""
-        start = token[2]
-        left = self.argument()
-        operator = self.tokens[self.at]
-        if operator[0] in COMPARISONS:
-            self._no_bare_operand(left, token)
-            self.at += 1
-            second = self.tokens[self.at]
-            right = self.argument()
-            self._no_bare_operand(right, second)
-            return Comparison(operator[0], left, right, self.span(start))
-        if isinstance(left, Variable):
-            if operator[0] != "=":
-                return Condition(left, left.span)
-            if left.default is not None:
-                self.fail("PC-PARSE-ASSIGN", "the target of an assignment has no default", token)
-            return self._assignment(start, "", left)
-        if isinstance(left, Literal) and isinstance(left.value, bool):
-            return Condition(left, left.span)
-        if token[0] == "$(":
-            message = "$(...) by itself is no statement: write the command without $( ), or $(...) == true"
-            self.fail("PC-PARSE-SUBSTITUTION", message, ("$(", "", start, self.tokens[self.at - 1][3]))
-        self.unexpected(operator, *sorted(f'"{text}"' for text in COMPARISONS))
-
-    def _no_bare_operand(self, operand: Expression, token: Token) -> None:
-        """A bare word in a comparison is nearly always a forgotten ``$``."""
-        if isinstance(operand, Text) and operand.bare:
-            word = operand.value
-            variable = f"${word} for the variable, " if parse_path(word, operand.span) else ""
-            message = (
-                f'"{word}" is a bare word, which no comparison takes: write {variable}"{word}" in quotes for the text'
-            )
-            self.error("PC-PARSE-OPERAND", message, token[2], token[3])
-
-    # -- assignments ---------------------------------------------------------------------------------------------------
-
-    def _scoped(self, token: Token) -> Assignment:
-        """``scope NAME`` or ``scope target = value``."""
-        self.at += 1
-        target = self._target()
-        scope = SCOPES[token[1]]
-        if self.tokens[self.at][0] == "=":
-            return self._assignment(token[2], scope, target)
-        if target.steps:
-            message = f'"{token[1]}" without a value declares a name, not a path'
-            self.error("PC-PARSE-ASSIGN", message, token[2], self.tokens[self.at - 1][3])
-        return Assignment(scope, target, None, self.span(token[2]))
-
-    def _target(self) -> Variable:
-        """The target of an assignment: a name or path, bare or with ``$``."""
-        kind, value, start, end = token = self.tokens[self.at]
-        self.at += 1
-        if kind == "variable":
-            variable: Variable = value
-            return variable
-        if kind != "word":
-            self.unexpected(token, "a name")
-        if value in RESERVED:
-            self._reserved(token)
-        span = self.places.span(start, end)
-        target = parse_path(value, span) if NAME.fullmatch(value) is None else Variable(value, (), None, span)
-        if target is None:
-            self.fail("PC-PARSE-NAME", f'"{value}" is no name that can be assigned', token)
-        return target
-
-    def _assignment(self, start: int, scope: str, target: Variable) -> Assignment:
-        """The right side, with the ``=``."""
-        self.at += 1
-        before = self.tokens[self.at]
-        value = self.argument()
-        follows = self.tokens[self.at]
-        if isinstance(value, Text) and value.bare and follows[0] in _MORE and not (self.header and self._is("then")):
-            end = self.at
-            while self.tokens[end][0] in _MORE:
-                end += 1
-            text = self.text[before[2] : self.tokens[end - 1][3]]
-            message = f"one value is assigned: write $({text}) for what the command gives, or put the text in quotes"
-            self.fail("PC-PARSE-ASSIGN", message, ("", "", before[2], self.tokens[end - 1][3]))
-        return Assignment(scope, target, value, self.span(start))
-
-
-def _joined(first: Statement, last: Statement) -> Span:
-    return Span(first.span.line, first.span.column, last.span.end_line, last.span.end_column)
-
-
+_OWNERS = {"then": "if", "elif": "if", "else": "if or case", "when": "case", "as": "case", "in": "for"}
 _IN_IF = frozenset(("elif", "else", "end"))
 _IN_CASE = frozenset(("when", "else", "end"))
 _IN_FOR = frozenset(("end",))
 _IN_MATCH = frozenset(("ok(", "end"))
-_OPERANDS = frozenset(("number", "text", "variable", "${", "string", "$(", "[", "{", "bad"))
-_MORE = frozenset(("word", "number", "text", "variable", "option"))
 _NOTHING = Condition(Literal(True, "true"))
 _COMPOUND: dict[str, Callable[[_Parser, Token], Statement]] = {
     "if": _Parser._if,

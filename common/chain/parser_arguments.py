@@ -7,8 +7,8 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from common.chain.errors import ChainError, Span
-from common.chain.lexer import Lexer, Token
+from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.lexer import ERRORS_MAX, Lexer, Token
 from common.chain.nodes import (
     Argument,
     Expression,
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 BRACKETS_MAX = 64  # nested brackets, and "!" in a row, together
 RESERVED_ARGUMENTS = frozenset(("end", "else", "elif", "when"))
 COMPARISONS = frozenset(("==", "!=", "===", "!==", "<", "<=", ">", ">="))
-_AFTER_ARGUMENTS = frozenset(("end", "eof", "&&", "||", ")"))
+AFTER_ARGUMENTS = frozenset(("end", "eof", "&&", "||", ")"))
+_FOREIGN_OPERATORS = {"and": "&&", "or": "||", "AND": "&&", "OR": "||"}
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _INT_DIGITS_MAX = 20
 
@@ -59,6 +60,16 @@ class Arguments(ABC):
     def error(self, code: str, message: str, start: int, end: int, expected: tuple[str, ...] = ()) -> None:
         """Collect an error."""
         self.errors.append((start, self.places.error(code, message, start, max(end, start + 1), expected)))
+        if len(self.errors) >= ERRORS_MAX:
+            self.stopped = True
+            self.give_up()
+
+    def give_up(self) -> NoReturn:
+        """Raise what was found, in the order of the text."""
+        errors = [error for _, error in sorted(self.errors, key=lambda pair: pair[0])]
+        if self.stopped:
+            errors.append(ChainError("PC-PARSE-MANY", "too much is wrong to go on: there may be more errors"))
+        raise ChainErrors(errors)
 
     def fail(self, code: str, message: str, token: Token, expected: tuple[str, ...] = ()) -> NoReturn:
         """Collect an error at a token, unless one was collected there already, and give up the statement."""
@@ -72,7 +83,8 @@ class Arguments(ABC):
         message = f"{found} is not expected here"
         if token[0] == "word":
             near = get_close_matches(token[1], [word.strip('"') for word in expected], 1)
-            message += f': did you mean "{near[0]}"?' if near else ""
+            meant = _FOREIGN_OPERATORS.get(token[1]) or "".join(near)
+            message += f': did you mean "{meant}"?' if meant else ""
         self.fail("PC-PARSE-EXPECTED", message, token, expected)
 
     def shown(self, token: Token) -> str:
@@ -104,7 +116,7 @@ class Arguments(ABC):
         found: list[Argument] = []
         while True:
             kind, value, _, _ = token = tokens[self.at]
-            if kind in _AFTER_ARGUMENTS:
+            if kind in AFTER_ARGUMENTS:
                 return tuple(found)
             if kind == "word":
                 if value == "then" and self.header:
