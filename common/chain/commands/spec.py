@@ -2,9 +2,10 @@
 
 How a command is called. ``call`` gets the evaluated arguments in the order of ``params`` (a repeated last one spread
 out), and the given options as keyword arguments (dashes become underscores; a flag is True). With ``needs_run`` the
-run comes first. It returns the value of Ok, or an ``Err``; a ``predicate`` returns True (Ok true) or False (Err false).
-It raises only MisuseError and LimitError. Values of Missing come as ``""`` unless the parameter says ``missing``; a
-``text`` parameter gets a str, whatever was given.
+run comes first. It returns the value of Ok, or an ``Err``; a ``predicate`` returns True (Ok true), False (Err false),
+or an ``Err`` that is a fault. It raises only MisuseError and LimitError. Values of Missing come as ``""`` unless the
+parameter says ``missing``; a ``text`` parameter gets a str, whatever was given; a READ or UPDATE parameter gets the
+variable's value as it is, or MISSING.
 
 ``specialise`` may prepare a call whose literal arguments are known when the text is loaded: it gets a ``Static`` and
 returns a function that takes only the arguments that are not literal (after the run, where ``needs_run``), or None;
@@ -32,6 +33,22 @@ class Err:
 
     def __init__(self, value: Any = "", *, fault: bool = False) -> None:
         self.value, self.fault = value, fault
+
+    def __bool__(self) -> bool:
+        """False, so that a condition that looks only at truth never takes a fault for success."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"Err({self.value!r}, fault={self.fault})"
+
+
+def fault(message: str) -> Err:
+    """Return the Err of data that cannot be worked with (L4); ``message`` begins with the command's name."""
+    return Err(message, fault=True)
+
+
+NO_MATCH = Err("")
+"""The answer of what does not fit: shared, so nobody may change it."""
 
 
 class BadArgument(Exception):
@@ -213,6 +230,6 @@ class BoundCall(NamedTuple):
 
 
 __all__ = [
-    "DYNAMIC", "BadArgument", "BoundCall", "Err", "Example", "Kind", "Missing", "Opt", "Param", "Registry",
-    "RunContext", "Spec", "Static",
+    "DYNAMIC", "NO_MATCH", "BadArgument", "BoundCall", "Err", "Example", "Kind", "Missing", "Opt", "Param", "Registry",
+    "RunContext", "Spec", "Static", "fault",
 ]  # fmt: skip
