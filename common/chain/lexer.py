@@ -66,6 +66,9 @@ _PART = re.compile(
 )
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r"}
 _RUN = re.compile(r"[^\s;]*")
+_NO_EXAMPLE = re.compile(r"[(){}\[\]]|.{60}")
+_KEY_RUN = re.compile(r"[^\s;,}]*")
+_PATH_SIGNS = re.compile(r"[\s;,()\[\]]")
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _CLOSES = {")": ("(", "$("), "]": ("[",), "}": ("{", "${")}
 _CLOSED_BY = {"(": ")", "$(": ")", "[": "]", "{": "}", "${": "}", '"': '"'}
@@ -84,6 +87,7 @@ class Lexer:
         self._stack: list[tuple[str, int, int]] = []  # open brackets: token, offset, tokens before
         self._glue = -1  # where an argument ended: what begins there touches it
         self._told = -1  # up to where touching words are reported
+        self._line_start = self._line_end = -1
         self._restarts = 0
         self.stopped = False  # too much is wrong: the rest is not read
 
@@ -148,7 +152,10 @@ class Lexer:
         return end
 
     def _semicolon(self, start: int, end: int) -> int:
-        self.tokens.append(("end", ";", start, end))
+        if self._stack:
+            self._bad("PC-PARSE-BRACKET", f'";" cannot stand inside of "{self._stack[-1][0]}"', start, end)
+        else:
+            self.tokens.append(("end", ";", start, end))
         return end
 
     def _number(self, start: int, end: int) -> int:
@@ -175,8 +182,21 @@ class Lexer:
             variable, end = read_path(self._text, start, end, self.places)
         except PathError as wrong:
             self._bad(wrong.code, wrong.message, wrong.start, wrong.end)
-            return wrong.end
+            return self._behind_path(start)
         return self._argument("variable", variable, start, end)
+
+    def _behind_path(self, start: int) -> int:
+        """The end of a path that is wrong: a blank, a comma or a closing bracket that is not its own."""
+        depth = 0
+        for found in _PATH_SIGNS.finditer(self._text, start):
+            sign = found[0]
+            if sign == "[":
+                depth += 1
+            elif sign == "]" and depth:
+                depth -= 1
+            else:
+                return found.start()
+        return self._size
 
     def _brace(self, start: int, end: int) -> int:
         """``${path}`` or the beginning of ``${path ?? default}``, inside of strings and outside."""
@@ -258,17 +278,26 @@ class Lexer:
         """The key of a map's entry, with its colon."""
         found = _KEY.match(self._text, position)
         if found is None:
-            return position
+            return self._no_key(position)
         key = found[1]
         if key[0] == '"' and "\\" in key:
-            inner = Lexer(key)
-            inner.run()
+            inner = Lexer(key).run()
             if inner.errors or inner.tokens[0][0] != "text":
-                return position
+                return self._no_key(position)
             key = f"'{inner.tokens[0][1]}'"
         bare = key[0] not in "\"'"
         self.tokens.append(("key", (key if bare else key[1:-1], bare), found.start(1), found.end(1)))
         return found.end()
+
+    def _no_key(self, position: int) -> int:
+        """Something else than a key: the map's end, a comment, or what is wrong."""
+        start = _end_of_blanks(self._text, position)
+        if not self._text.startswith(("}", "#", "//"), start) and start < self._size:
+            found = _KEY_RUN.match(self._text, start)
+            self._told = max(start + 1, found.end() if found else 0)
+            message = 'here stands a key, a word or a string without ${...}, and ":" behind it'
+            self._bad("PC-PARSE-KEY", message, start, self._told)
+        return position
 
     def _other(self, start: int, end: int) -> int:
         char, code = self._text[start], "PC-PARSE-CHARACTER"
@@ -361,8 +390,10 @@ class Lexer:
     # -- what is wrong -------------------------------------------------------------------------------------------------
 
     def _line(self, position: int) -> int:
-        """The offset of the end of the line."""
-        return self._text.index("\n", position)
+        """The offset of the end of the line. Kept, so that a long line is not searched again and again."""
+        if not self._line_start <= position <= self._line_end:
+            self._line_start, self._line_end = position, self._text.index("\n", position)
+        return self._line_end
 
     def _touch(self, start: int) -> None:
         """Report, once for a run of them, arguments without a blank between. The statement is given up."""
@@ -378,7 +409,7 @@ class Lexer:
             message = f'write a blank behind "{value}"'
         elif kind == "word" and self._text[start] == "[" and NAME.fullmatch(value):
             message = f'write "${value}[...]" for an item of the variable'
-        elif kind in ("word", "variable", "number", "option") and not re.search(r"[(){}'\[\]]", run):
+        elif kind in ("word", "variable", "number", "option") and not _NO_EXAMPLE.search(run) and run.count("'") < 2:
             message = f"arguments are separated by blanks: write {_quoted(run)}"
         self.error("PC-PARSE-TOUCH", message, before if kind != "close" else start, self._told)
 
@@ -409,8 +440,8 @@ def _end_of_blanks(text: str, position: int) -> int:
 
 def _quoted(run: str) -> str:
     """The run of characters as one string: variables in braces, quotes gone."""
-    bare = run.replace('"', "")
-    return '"' + re.sub(r"\$([A-Za-z_][\w.-]*\w|[A-Za-z_])", r"${\1}", bare) + '"'
+    braced = re.sub(r"\$([A-Za-z_][\w.-]*\w|[A-Za-z_])", r"${\1}", run)
+    return '"' + braced.replace('"', "") + '"'
 
 
 _BY_GROUP: dict[str, Callable[[Lexer, int, int], int]] = {

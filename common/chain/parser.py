@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cached_property
 from typing import NoReturn
 
 from common.chain.errors import ChainError, ChainErrors, Span
@@ -26,7 +27,7 @@ from common.chain.nodes import (
     Statement,
     Text,
 )
-from common.chain.parser_arguments import Failed
+from common.chain.parser_arguments import RESERVED_ARGUMENTS, Failed
 from common.chain.parser_statements import Statements
 from common.chain.paths import NAME, RESERVED, Places
 
@@ -93,12 +94,14 @@ class _Parser(Statements):
 
     def _recovering(self, read: Callable[[], Statement]) -> Statement | None:
         """Call ``read``; where it gives up, go to the end of the statement and return None."""
-        depth, header = self.depth, self.header
+        depth, header, at = self.depth, self.header, self.at
         try:
             return read()
         except Failed:
             self.depth, self.header = depth, header
-            self._skip()
+            kind, value = self.tokens[self.at][:2]
+            if kind != "word" or value not in RESERVED_ARGUMENTS or not self._nested or self.at == at:
+                self._skip()  # else its ";" is missing, and the word closes what is open
             return None
 
     def _skip(self, *words: str) -> None:
@@ -118,14 +121,14 @@ class _Parser(Statements):
         if kind == "branch" or (kind == "word" and value in _INSIDE and self.tokens[self.at + 1][0] != "="):
             self._stray(token)
         node = self.and_or()
-        self._finish()
+        self._finish("the end of the statement", '"&&"', '"||"')
         return node
 
-    def _finish(self) -> None:
+    def _finish(self, *expected: str) -> None:
         """A statement must end here."""
         token = self.tokens[self.at]
         if token[0] not in ("end", "eof"):
-            self.unexpected(token, "the end of the statement", '"&&"', '"||"')
+            self.unexpected(token, *expected)
 
     def _stray(self, token: Token) -> NoReturn:
         """A keyword without the statement that it belongs to."""
@@ -153,7 +156,7 @@ class _Parser(Statements):
             node = _COMPOUND[token[1]](self, token)
         finally:
             self._nested -= 1
-        self._finish()
+        self._finish("the end of the statement")
         return node
 
     def _header(self, read: Callable[[], Statement]) -> Statement:
@@ -170,7 +173,10 @@ class _Parser(Statements):
         depth = self.depth
         try:
             node = read()
-            self._then()
+            if not self.is_word("then"):
+                words = () if node is _NOTHING else ('"&&"', '"||"')
+                self.unexpected(self.tokens[self.at], '"then"', *words)
+            self.at += 1
             return node
         except Failed:
             self.depth = depth
@@ -180,12 +186,6 @@ class _Parser(Statements):
             if self.tokens[self.at][0] == "word":
                 self.at += 1
             return None
-
-    def _then(self) -> None:
-        token = self.tokens[self.at]
-        if token[0] != "word" or token[1] != "then":
-            self.unexpected(token, '"then"', '"&&"', '"||"')
-        self.at += 1
 
     def _branch(self, start: int, ends: frozenset[str]) -> Branch:
         """``condition then body``, behind its keyword, which begins at ``start``."""
@@ -300,10 +300,11 @@ class _Parser(Statements):
             self.at += 1
             return
         message = f'"{opener[1]}" has no "end"'
-        self.error("PC-PARSE-END", message + self._foreign_end(), opener[2], opener[3], ('"end"',))
+        self.error("PC-PARSE-END", message + self._hint, opener[2], opener[3], ('"end"',))
         raise Failed
 
-    def _foreign_end(self) -> str:
+    @cached_property
+    def _hint(self) -> str:
         """The hint at a word that stands alone in its statement and was perhaps meant to be ``end``."""
         for before, token, after in zip(self.tokens, self.tokens[1:], self.tokens[2:], strict=False):
             word, line = token[1], self.places.span(token[2], token[2]).line

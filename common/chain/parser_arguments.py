@@ -26,6 +26,7 @@ from common.chain.paths import LITERALS
 if TYPE_CHECKING:
     from common.chain.nodes import Statement
 
+SHOWN_CHARS_MAX = 60  # of a word in a message
 BRACKETS_MAX = 64  # nested brackets, and "!" in a row, together
 RESERVED_ARGUMENTS = frozenset(("end", "else", "elif", "when"))
 COMPARISONS = frozenset(("==", "!=", "===", "!==", "<", "<=", ">", ">="))
@@ -91,7 +92,8 @@ class Arguments(ABC):
         """The token as it stands in the text, or what it is."""
         if token[0] in ("end", "eof"):
             return "the end of the statement" if token[0] == "end" else "the end of the text"
-        text = self.text[token[2] : token[3]].split("\n")[0]
+        text = self.text[token[2] : min(token[3], token[2] + SHOWN_CHARS_MAX)].split("\n")[0]
+        text += "..." if len(text) == SHOWN_CHARS_MAX else ""
         return text if text[:1] == '"' else f'"{text}"'
 
     def take(self, kind: str, *expected: str) -> Token:
@@ -106,7 +108,7 @@ class Arguments(ABC):
         """Count a bracket that opens. Raises Failed beyond BRACKETS_MAX."""
         self.depth += 1
         if self.depth > BRACKETS_MAX:
-            self.fail("PC-PARSE-BRACKETS", f"brackets are nested deeper than {BRACKETS_MAX}", token)
+            self.fail("PC-PARSE-BRACKETS", f'brackets and "!" are nested deeper than {BRACKETS_MAX}', token)
 
     # -- arguments -----------------------------------------------------------------------------------------------------
 
@@ -125,8 +127,8 @@ class Arguments(ABC):
                     options = False
                     self.at += 1
                     continue
-                self.at += 1
                 found.append(self.word(token))
+                self.at += 1
             elif kind == "option" and options:
                 found.append(self.option(token))
             else:
@@ -136,7 +138,8 @@ class Arguments(ABC):
 
     def _operator_among_arguments(self, token: Token) -> NoReturn:
         kind, before = token[0], self.tokens[self.at - 1]
-        if before[3] == token[2] or self.tokens[self.at + 1][2] == token[3]:
+        after = self.tokens[self.at + 1]
+        if before[3] == token[2] or (after[2] == token[3] and after[0] != "end"):
             message = f'"{kind}" is no part of a word: put the text in quotes'
         elif kind in COMPARISONS:
             message = f'"{kind}" compares two values and is no argument: quote it, or compare $(...) {kind} ...'

@@ -17,6 +17,7 @@ SCOPES = {"global": "global", "export": "global", "chain": "chain", "block": "bl
 LITERALS = {"true": True, "false": False, "null": None}
 RESERVED = KEYWORDS | set(SCOPES) | set(LITERALS)
 INDEX_DEPTH_MAX = 64
+MESSAGE_CHARS_MAX = 400
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STEP = re.compile(
@@ -58,6 +59,7 @@ class Places:
     def error(self, code: str, message: str, start: int, end: int, expected: tuple[str, ...] = ()) -> ChainError:
         """Return an error at a place of the text, with its source line."""
         span = self.span(start, end)
+        message = message if len(message) <= MESSAGE_CHARS_MAX else message[:MESSAGE_CHARS_MAX] + "..."
         first = self._starts[span.line - 1]
         source = self._text[first : self._starts[span.line] - 1].rstrip("\r\n")
         return ChainError(code, message, span, source=source, expected=expected)
