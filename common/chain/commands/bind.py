@@ -158,7 +158,8 @@ class _Binding:
             if not isinstance(value, Text) or value.value not in opt.choices:
                 self.fail("OPTION", f"wrong value of --{opt.name}", value.span, opt.choices)
             return value
-        return self._fit(value, Kind.VALUE, opt.type, f"--{opt.name}")
+        kind = Kind.COMMAND if opt.type == "command" else Kind.VALUE
+        return self._fit(value, kind, opt.type, f"--{opt.name}")
 
     def _pair(self, opt: Opt, given: list[Expression]) -> tuple[Expression, Expression]:
         key, value = given

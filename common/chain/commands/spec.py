@@ -88,7 +88,8 @@ class Param:
 @dataclass(frozen=True, slots=True)
 class Opt:
     """One option. A flag takes no value; ``out`` takes the name of a variable to write, which comes as a Variable; a
-    ``pair`` takes a key (a word) and a value and comes as a tuple of both; else ``type`` as in Param.
+    ``pair`` takes a key (a word) and a value and comes as a tuple of both; a ``command`` is an unevaluated $(...), for
+    special forms; else ``type`` as in Param.
     """
 
     name: str
@@ -128,7 +129,7 @@ class _Dynamic:
 DYNAMIC = _Dynamic()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one of a kind; its examples may hold what has no hash
 class Spec:
     """Everything about one command. ``ok``, ``answers`` and ``faults`` say in words what its results are."""
 
