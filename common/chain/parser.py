@@ -231,7 +231,7 @@ class _Parser(Statements):
         """Read statements that stand where none may stand, and report them."""
         body = self._body(ends)
         if body.statements:
-            start = self.places.offset(body.span)
+            start = self.places.offset(body.span.line, body.span.column)
             self.error("PC-PARSE-EXPECTED", f"no statement may stand before the first {what}", start, start + 1)
 
     def _for(self, token: Token) -> For:

@@ -52,9 +52,9 @@ class Places:
         last = bisect_right(starts, end)
         return Span(line, start - first + 1, last, end - starts[last - 1] + 1)
 
-    def offset(self, span: Span) -> int:
-        """Return the offset of a span's beginning."""
-        return self._starts[span.line - 1] + span.column - 1
+    def offset(self, line: int, column: int) -> int:
+        """Return the offset of a line and column, both from 1."""
+        return self._starts[line - 1] + column - 1
 
     def error(self, code: str, message: str, start: int, end: int, expected: tuple[str, ...] = ()) -> ChainError:
         """Return an error at a place of the text, with its source line."""
