@@ -67,7 +67,7 @@ GOTO = _control(
     " copy of this chain's variables and takes its place. At most 128 in a run.",
     (_TARGET,),
     (
-        Example("n = 1; n == 2 && goto main; accept", verb="accept"),
+        Example("n = $m; m = 1; $n == 1 || goto main; accept", verb="accept"),
         Example("goto main", verb="reject"),
     ),
 )
