@@ -1,0 +1,232 @@
+"""Query strings: parse-query, build-query, query-get (L8).
+
+A query is a Map from a name to its String, or to a List of Strings where the name occurs more than once. The codec
+looks at the whole text first and decodes or encodes only the pairs that need it: most pairs of most queries do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from common.chain import values
+from common.chain.commands.limits import check_items
+from common.chain.commands.prepared import known
+from common.chain.commands.spec import (
+    DYNAMIC,
+    NO_MATCH,
+    Example,
+    Opt,
+    Param,
+    RunContext,
+    Spec,
+    Static,
+    fault,
+)
+from common.chain.commands.uri import shown
+
+# Two characters that stand for = and & while a query is encoded as a whole. Texts that hold them are encoded apart.
+_EQUALS, _AND = "\x01", "\x02"
+_KEPT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789*-._~\x01\x02"
+_UNSAFE = re.compile(r"[^A-Za-z0-9*._~\x01\x02-]+")
+_UNSAFE_APART = re.compile(r"[^A-Za-z0-9*._~-]+")
+_NO_SEPARATORS = bytes(set(range(256)) - set(b"=&"))
+_ONE_BY_ONE_MAX = 8  # encoded places, or characters to encode, that are looked up one by one; beyond it all are
+
+
+def _parse_query(run: RunContext, text: str) -> dict[str, Any]:
+    if text[:1] == "?":
+        text = text[1:]
+    if not text:
+        return {}
+    count = text.count("&") + 1
+    if count > run.collection_items_max:
+        check_items(run, {}, count)
+    names, found = _pairs(text, count)
+    made: dict[str, Any] = dict(zip(names, found, strict=True))
+    return made if len(made) == len(names) else _with_lists(names, found)
+
+
+def _pairs(text: str, count: int) -> tuple[list[str], list[str]]:
+    """The names and the values of a query of ``count`` pairs, decoded."""
+    encoded = text.count("%") + text.count("+")
+    separators = text.encode("utf-8", "replace").translate(None, _NO_SEPARATORS)
+    if separators == b"=&" * (count - 1) + b"=":  # one = in every pair: two splits are enough
+        flat = text.replace("&", "=").split("=")
+        names, found = flat[::2], flat[1::2]
+        if encoded <= _ONE_BY_ONE_MAX:
+            for at in _encoded_pairs(text) if encoded else ():
+                names[at], found[at] = _decoded(names[at]), _decoded(found[at])
+            return names, found
+    else:
+        parts = [piece.partition("=") for piece in text.split("&") if piece]
+        names, found = [part[0] for part in parts], [part[2] for part in parts]
+    if encoded:
+        names, found = list(map(_decoded, names)), list(map(_decoded, found))
+    return names, found
+
+
+def _encoded_pairs(text: str) -> set[int]:
+    """The places of the pairs that hold something encoded; for texts with few such characters."""
+    places = set()
+    for mark in "%+":
+        at = text.find(mark)
+        while at >= 0:
+            places.add(text.count("&", 0, at))
+            at = text.find(mark, at + 1)
+    return places
+
+
+def _with_lists(names: list[str], found: list[str]) -> dict[str, Any]:
+    """The query where names occur more than once."""
+    made: dict[str, Any] = {}
+    for name, value in zip(names, found, strict=True):
+        if name not in made:
+            made[name] = value
+            continue
+        before = made[name]
+        if type(before) is list:
+            before.append(value)
+        else:
+            made[name] = [before, value]
+    return made
+
+
+def _decoded(text: str) -> str:
+    """The text with ``+`` as blank and ``%XX`` decoded; what is broken stays, what is not UTF-8 becomes U+FFFD."""
+    if "+" in text:
+        text = text.replace("+", " ")
+    if "%" not in text:
+        return text
+    return unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+
+def _build_query(query: Any) -> Any:
+    if type(query) is not dict:
+        return fault(f"build-query: {values.type_name(query)} given, a Map needed")
+    pairs: list[str] = []
+    for name, value in query.items():
+        if type(value) is str:
+            pairs.append(f"{name}{_EQUALS}{value}")
+            continue
+        for item in value if type(value) is list else (value,):
+            if type(item) in values.COLLECTIONS:
+                return fault(f"build-query: {shown(name)} holds a {values.type_name(item)}, a text needed")
+            pairs.append(f"{name}{_EQUALS}{values.text(item)}")
+    whole = _AND.join(pairs)
+    if whole.count(_EQUALS) != len(pairs) or whole.count(_AND) != max(0, len(pairs) - 1):
+        return _build_apart(query)
+    return _encoded(whole).replace(_EQUALS, "=").replace(_AND, "&")
+
+
+def _encoded(whole: str) -> str:
+    """Encode all pairs at once. Where few different characters need it, each is replaced in the whole text."""
+    left = set(whole.encode("utf-8", "replace").translate(None, _KEPT))
+    if not left:
+        return whole
+    if len(left) > _ONE_BY_ONE_MAX or max(left) > 127:
+        return _UNSAFE.sub(_quoted, whole)
+    if 37 in left:  # % first: the others bring new ones
+        whole = whole.replace("%", "%25")
+    for code in left - {32, 37}:
+        whole = whole.replace(chr(code), f"%{code:02X}")
+    return whole.replace(" ", "+") if 32 in left else whole
+
+
+def _build_apart(query: dict[str, Any]) -> str:
+    """The same, pair by pair."""
+    pairs: list[str] = []
+    for name, value in query.items():
+        start = _UNSAFE_APART.sub(_quoted, name)
+        items = value if type(value) is list else (value,)
+        pairs += (f"{start}={_UNSAFE_APART.sub(_quoted, values.text(item))}" for item in items)
+    return "&".join(pairs)
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return quote(found[0], safe=" ", errors="replace").replace(" ", "+")
+
+
+def _query_get(run: RunContext, query: Any, name: str, all: bool = False) -> Any:
+    if type(query) is not dict:
+        if type(query) is not str:
+            return fault(f"query-get: {values.type_name(query)} given, a Map or a String needed")
+        query = _parse_query(run, query)
+    found = query.get(name)
+    if found is None:
+        return NO_MATCH
+    if type(found) is list:
+        return found.copy() if all else found[0] if found else NO_MATCH
+    return [found] if all else found
+
+
+def _specialise_get(static: Static) -> Callable[..., Any] | None:
+    query, name = static.args
+    if query is not DYNAMIC or name is DYNAMIC or static.options or not known(static):
+        return None
+    key = values.text(name)
+
+    def get(run: RunContext, query: Any) -> Any:
+        if type(query) is dict:
+            found = query.get(key)
+            if type(found) is str:
+                return found
+        return _query_get(run, query, key)
+
+    return get
+
+
+PARSE_QUERY = Spec(
+    "parse-query",
+    "uri",
+    "Take a query string apart. A leading `?` is left out, `+` is a blank, `%XX` is decoded; what cannot be decoded"
+    " stays as it is.",
+    params=(Param("text", "The query.", type="text"),),
+    ok="a Map from each name to its String, or to a List of Strings where it occurs more than once",
+    examples=(
+        Example('parse-query "?a=1&b=x+y&a=%32"', {"a": ["1", "2"], "b": "x y"}),
+        Example('parse-query "flag&&x="', {"flag": "", "x": ""}),
+    ),
+    call=_parse_query,
+    needs_run=True,
+)
+
+BUILD_QUERY = Spec(
+    "build-query",
+    "uri",
+    "Make a query string, without `?`, of a map like that of parse-query. Letters, digits and `* - . _ ~` stay, a blank"
+    " becomes `+`, everything else `%XX`.",
+    params=(Param("query", "Names with a scalar, or a List of scalars.", type="map"),),
+    ok="a String",
+    faults="no Map, a collection in it other than a List of scalars",
+    examples=(
+        Example('build-query {"a": [1, 2], "b": "x y/z"}', "a=1&a=2&b=x+y%2Fz"),
+        Example('build-query {"a": {}}', 'build-query: "a" holds a Map, a text needed', ok=False),
+    ),
+    call=_build_query,
+    grows=True,
+)
+
+QUERY_GET = Spec(
+    "query-get",
+    "uri",
+    "One value of a query: of the map of parse-query, or of a query string.",
+    params=(Param("query", "The map, or the text."), Param("name", "The name.", type="text")),
+    options=(Opt("all", "All values, as a List."),),
+    ok="the first value with this name, with --all a List of all",
+    answers='"" when the name does not occur',
+    faults="neither a Map nor a String",
+    examples=(
+        Example('q = $(parse-query "a=1&a=2"); query-get $q a', "1"),
+        Example('query-get --all "a=1&a=2" a', ["1", "2"]),
+        Example('query-get "a=1" b', "", ok=False),
+        Example("query-get [1] a", "query-get: List given, a Map or a String needed", ok=False),
+    ),
+    call=_query_get,
+    specialise=_specialise_get,
+    needs_run=True,
+)
+
+SPECS = (PARSE_QUERY, BUILD_QUERY, QUERY_GET)

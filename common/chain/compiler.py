@@ -1,0 +1,118 @@
+"""Text of a block -> Python code (L11): parse, scopes, emission, and a cache by text and version.
+
+The code of a block is the same wherever it is mounted; what differs (its targets, its places, the host's budgets) are
+globals of the function that ``linking.py`` makes of it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from common.chain import nodes as n
+from common.chain import pycode as py
+from common.chain.commands.spec import Kind
+from common.chain.compiler_statements import Statements
+from common.chain.compiler_variables import local_of
+from common.chain.emitter import Config, Form, Link, Need, Result, may_write, walk
+from common.chain.errors import ChainError, ChainErrors
+from common.chain.parser import parse
+from common.chain.scopes import analyse
+from common.chain.signals import FAULTED, FELL
+
+VERSION = 1
+"""Of the code that is generated; part of the key of the cache."""
+FILE_NAME = "<chain>"
+"""Where Python thinks that the code of blocks is; it tells their frames from others."""
+CACHED_BLOCKS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The code of a block. ``writes``: it may change a collection, or run what does."""
+
+    code: CodeType
+    tree: ast.Module
+    constants: dict[str, Any]
+    links: tuple[Link, ...]
+    writes: bool
+
+
+class Cache:
+    """Compiled blocks by text, version and configuration; the least recently used goes first."""
+
+    def __init__(self, blocks_max: int = CACHED_BLOCKS_MAX) -> None:
+        self._blocks: OrderedDict[tuple[Any, ...], Compiled] = OrderedDict()
+        self._blocks_max = blocks_max
+        self.hits = self.misses = 0
+
+    def compiled(self, text: str, config: Config) -> Compiled:
+        """The code of ``text``. Raises ChainErrors with all that is wrong with it."""
+        key = (text, VERSION, config.key)
+        found = self._blocks.get(key)
+        if found is not None:
+            self.hits += 1
+            self._blocks.move_to_end(key)
+            return found
+        self.misses += 1
+        self._blocks[key] = made = compile_block(text, config)
+        if len(self._blocks) > self._blocks_max:
+            self._blocks.popitem(last=False)
+        return made
+
+
+def compile_block(text: str, config: Config) -> Compiled:
+    """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls."""
+    body = parse(text)
+    scopes = analyse(body, inputs=config.inputs, registry=config.registry, verbs=config.verbs)
+    e = Statements(scopes, config)
+    e.deleted = _deleted(body, scopes.bound)
+    try:
+        code = _statements(e, body)
+        errors = [*scopes.errors, *e.errors]
+        if errors:
+            raise ChainErrors(sorted(errors, key=lambda error: (error.span.line, error.span.column)))
+        tree = ast.Module([py.function("block", ["run", "c", "d"], code)], [])
+        module = compile(tree, FILE_NAME, "exec")
+    except RecursionError:
+        message = "this block nests too many statements and $(...) in one another"
+        raise ChainErrors([ChainError("PC-LINK-COMPLEX", message, body.span)]) from None
+    function = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
+    return Compiled(function, tree, e.constants, tuple(e.links.values()), may_write(body, scopes))
+
+
+def _deleted(body: n.Body, bound: dict[int, Any]) -> set[str]:
+    """Locals that ``delete`` may take away, of which nothing is ever known."""
+    found = set()
+    for node in walk(body):
+        call = bound.get(id(node))
+        if call is not None and call.spec.name == "delete" and call.spec.call is None:
+            found |= {local_of(arg.name) for arg in call.args if isinstance(arg, n.Variable)}
+    return found
+
+
+def _statements(e: Statements, body: n.Body) -> list[Any]:
+    """The statements of the block's function."""
+    e.count_step(body.span)
+    result = e.body(body, Need.BOTH)
+    if result.form is not Form.NEVER:
+        e.emit(py.return_(_fell(e, result)))
+    return [py.assign(local, py.name("M")) for local in e.initial] + e.out
+
+
+def _fell(e: Statements, result: Result) -> Any:
+    """The signal of falling off the end."""
+    expr = result.expr
+    if result.form is Form.PRED:
+        return py.choose(expr, py.name("FELL_TRUE"), py.name("FAILED_FALSE"))
+    if result.form is Form.OK:
+        if py.is_const(expr) and expr.value == "" and type(expr.value) is str:
+            return py.name("FELL_EMPTY")
+        return py.tuple_([py.const(FELL), expr, py.const("")])
+    return py.call("fell", [e.mixed(result)])
+
+
+__all__ = ["FAULTED", "Cache", "Compiled", "Config", "Kind", "compile_block"]

@@ -1,0 +1,108 @@
+"""Runs a program on the compiled engine and on the oracle, in the same way, and gives both outcomes one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from common.chain import nodes as n
+from common.chain.hookpoint import Access, Engine, HookPoint
+from common.chain.loader import load_yaml
+from common.chain.values import Set
+from tests.chain.oracle import Oracle
+from tests.chain.oracle_state import Outcome as OracleOutcome
+from tests.chain.program import Program
+
+CODE = "PC-"
+PROBE = """w="kept"
+w=$(capture --value v --status s $(exec main:main))
+resp=[$s, $v, $w]
+"""
+
+
+class Seen(NamedTuple):
+    """What a host sees of a run, in plain values. ``error`` is the code alone where misuse or a limit ended it."""
+
+    verb: str
+    target: str
+    result: Any
+    ok: bool
+    error: Any
+    resp: Any
+    inputs: dict[str, Any]
+    echo: list[str]
+
+
+def block(text: str) -> n.LibSource:
+    """A list of one chain ``main`` with one block ``main``."""
+    return n.LibSource("main", (n.ChainSource("main", (n.BlockSource("main", text),)),))
+
+
+def chains(text: str) -> tuple[n.LibSource, dict[str, n.LibSource]]:
+    """The list ``main`` of a YAML text, and its other keys as global chains."""
+    libs = load_yaml(text)
+    return libs.pop("main"), libs
+
+
+def probing(program: Program) -> Program:
+    """The same block, called by a chain that puts [status, value, kept] of its last statement into ``$resp``.
+
+    ``kept`` is the word "kept" where the statement was a fault, else its value.
+    """
+    (chain,) = program.main.chains
+    callee = n.ChainSource(chain.id, chain.blocks, 2, False)
+    probe = n.ChainSource("probe", (n.BlockSource("probe", PROBE),), 1)
+    main = n.LibSource("main", (callee, probe))
+    return Program(main, program.libs, program.inputs, program.writable, program.strict, program.seed)
+
+
+def mounted(program: Program) -> HookPoint:
+    """A hook point of the engine with the program mounted. Raises ChainErrors where it does not load."""
+    engine = Engine(libs=dict(program.libs), seed=program.seed)
+    access = {name: Access.WRITABLE if name in program.writable else Access.READ_ONLY for name in program.inputs}
+    point = HookPoint("main", engine=engine, inputs=access, missing="strict" if program.strict else "lenient")
+    point.mount(program.main)
+    return point
+
+
+def run_engine(program: Program) -> tuple[Seen, str]:
+    """What the compiled engine makes of the program, and the exact text of its error."""
+    outcome = mounted(program).run(dict(program.inputs))
+    inputs = effective(program, outcome.outputs)
+    error = outcome.error
+    text = error if isinstance(error, str) else ""
+    if not outcome.ok and text.startswith(CODE):
+        error = text.partition(":")[0]
+    value, resp = plain(outcome.value), plain(outcome.resp)
+    echo = list(outcome.output)
+    return Seen(outcome.verb, outcome.target, value, outcome.ok, plain(error), resp, inputs, echo), text
+
+
+def run_oracle(program: Program) -> Seen:
+    """What the oracle makes of it."""
+    access = {name: "writable" if name in program.writable else "read-only" for name in program.inputs}
+    oracle = Oracle(
+        inputs=access, libs=program.libs, seed=program.seed, missing="strict" if program.strict else "lenient"
+    )
+    oracle.mount(program.main)
+    outcome: OracleOutcome = oracle.run(program.inputs)
+    inputs = effective(program, outcome.outputs)
+    error = outcome.code or plain(outcome.error)
+    value, resp = plain(outcome.value), plain(outcome.resp)
+    return Seen(outcome.verb, outcome.target, value, outcome.ok, error, resp, inputs, outcome.output)
+
+
+def effective(program: Program, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The writable inputs as they are after the run."""
+    return {name: plain(outputs.get(name, program.inputs[name])) for name in program.writable}
+
+
+def plain(value: Any) -> Any:
+    """A value in which comparing sees types: Bool is not Int, Int is not Float, and a set is no list."""
+    if isinstance(value, Set):
+        return {"$set": sorted(value)}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return f"{type(value).__name__} {value!r}" if isinstance(value, float | bool) else value
