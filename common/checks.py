@@ -134,14 +134,22 @@ def _check_rule(
     spec = rule.spec
     yield from _check_side(manifest, "source", spec.source, spec.source_resource, endpoints, types)
     yield from _check_side(manifest, "target", spec.target, spec.target_resource, endpoints, types)
-    for field in ("chain", "chains"):
-        if getattr(spec, field):
-            yield manifest.finding(f"spec.{field}", f"spec.{field}: process chains come with a later version")
+    if spec.chain.strip() or spec.chains is not None:
+        yield from _check_chains(manifest, rule)
     yield from _check_duration(manifest, "spec.timeout", spec.timeout, TIMEOUT_S_MAX)
     yield from _check_duration(manifest, "spec.retry.backoff", spec.retry.backoff, BACKOFF_S_MAX)
     if not 1 <= spec.retry.attempts <= ATTEMPTS_MAX:
         text = f"spec.retry.attempts is {spec.retry.attempts}, expected 1 to {ATTEMPTS_MAX}"
         yield manifest.finding("spec.retry.attempts", text)
+
+
+def _check_chains(manifest: Manifest, rule: Rule) -> Iterator[Finding]:
+    """What keeps the chains from running; the language is loaded when a rule has some."""
+    from common.rulechains import findings
+
+    for found in findings(rule.spec):
+        finding = manifest.finding(found.key, found.text)
+        yield finding._replace(line=finding.line + found.line) if finding.line else finding
 
 
 def _check_side(

@@ -36,14 +36,16 @@ from edge.batching import Frozen
 from edge.endpoints.base import Kind
 from edge.endpoints.buses import Buses
 from edge.presence import Presence
-from edge.rules.ruleset import RuleSet
+from edge.rules.binding import Decision
+from edge.rules.ruleset import Resolve, RuleSet
 from edge.settings import Settings
 from edge.spool import Spool
 from edge.spooldb import Input
-from edge.status import Status
+from edge.status import RuleRef, Status
 from edge.uplink import Uplink
 
 log = logging.getLogger(__name__)
+chain_log = logging.getLogger("edge.chain")  # what chains echo
 
 ENDPOINT_TYPES = (EVENTBUS,)
 RECEIVE_MAXIMUM = 65_535
@@ -104,7 +106,10 @@ class Agent:
             fault=fault,
         )
         self._kinds: dict[str, Kind] = {}
-        self.rules = RuleSet(self.node, self.status, self.spool, self._kinds, flow=edge.flow, clock=self._clock)
+        self.rules = RuleSet(
+            self.node, self.status, self.spool, self._kinds, decide=self._decide, flow=edge.flow, clock=self._clock
+        )
+        self._engine: Any = None  # of the chains, made when a rule has some
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
         self._kinds[EVENTBUS.name] = self.buses
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
@@ -193,6 +198,21 @@ class Agent:
     def _refused(self, refused: Refused) -> None:
         self._refusals += 1
         log.warning("message on %s refused: %s", refused.topic, refused.error)
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def _decide(self, rule: Rule, ref: RuleRef, resolve: Resolve) -> Decision | None:
+        if not rule.spec.chain.strip() and rule.spec.chains is None:
+            return None
+        from common.chain.hookpoint import Engine  # the language is loaded when a rule needs it: start light
+        from common.rulechains import commands, source_of
+        from edge.rules.decision import ChainDecision
+
+        self._engine = self._engine or Engine(commands(), clock=self._clock, log=chain_log.debug)
+        source = source_of(rule.spec)
+        assert source is not None
+        node = {"id": self.node, "labels": self._settings.edge.labels}
+        return ChainDecision(source, ref, node, self._engine, resolve, self._clock)
 
     # -- eventbus ------------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Router:
         points: Points | None = None,
         begin: Callable[[SendEvent], Execution | None] = lambda event: None,
     ) -> None:
-        self.hooks, self._find, self._points, self._begin = hooks, find, points, begin
+        self.hooks, self.find, self._points, self._begin = hooks, find, points, begin
         self._lanes: dict[tuple[str, str], deque[Work]] = {}
         self.halted = self.errors = self.unmatched = 0
 
@@ -109,7 +109,7 @@ class Router:
             if answer is not None:
                 self._stop(event, answer, "preRoute", event.source)
                 return leave()
-            event.destination.node = self._find(event.destination.id)
+            event.destination.node = self.find(event.destination.id)
             if event.destination.node is None:
                 self._unknown(event)
                 return leave()
@@ -192,7 +192,7 @@ class Router:
 
     def _tell(self, error: HookError, where: Place, message: FlowMessage) -> None:
         self.errors += 1
-        node = where.node or self._find(where.id)
+        node = where.node or self.find(where.id)
         if node is not None:
             node.failed(error, message)
         else:

@@ -261,6 +261,8 @@ class Binding:
         if self._router.active:
             destination = Place(target_id)
             self._router.send([SendEvent(execution.message, self._place, destination, execution=execution)])
+        elif target_id.startswith("rule/") and (other := self._router.find(target_id)) is not None:
+            other.receive(execution.message, execution)
         else:
             self.deliver_to(target_id, execution)
 

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
 from common.clock import Clock, SystemClock
 from common.models import DROPPED
-from common.rules import Rule, RuleEndpoint, node_matches
+from common.rules import SERVICEBUS, Rule, RuleEndpoint, node_matches
 from edge.endpoints.base import Kind, Rendering, Target, Wiring
 from edge.flow.events import Execution as AnyExecution
 from edge.flow.events import Node, Place, SendEvent
@@ -33,7 +33,8 @@ from edge.status import RuleRef, Status
 
 log = logging.getLogger(__name__)
 
-Decide = Callable[[Rule, RuleRef], Decision | None]  # makes the chain of a rule, None where it has none
+Resolve = Callable[[str, str], str | None]  # (verb, target) of a chain to the id of a node, None where there is none
+Decide = Callable[[Rule, RuleRef, Resolve], Decision | None]  # makes the chain of a rule, None where it has none
 
 
 class RuleSet:
@@ -50,7 +51,7 @@ class RuleSet:
         spool: Spool,
         kinds: Mapping[str, Kind],
         *,
-        decide: Decide = lambda rule, ref: None,
+        decide: Decide = lambda rule, ref, resolve: None,
         hooks: Hooks | None = None,
         points: Points | None = None,
         flow: FlowSettings | None = None,
@@ -82,11 +83,12 @@ class RuleSet:
         """
         endpoints = {m.key: m for m in manifests if isinstance(m, RuleEndpoint)}
         wanted = [m for m in manifests if isinstance(m, Rule) and m.spec.enabled and self._for_this_node(m)]
+        names = {rule.key for rule in wanted}
         bindings: dict[tuple[str, str], Binding] = {}
         wirings: dict[str, list[Wiring]] = {name: [] for name in self._kinds}
         for rule in wanted:
             source = endpoints[rule.metadata.namespace, rule.spec.source]
-            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints)
+            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints, names)
             wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
         bound: list[str] = []
         try:
@@ -142,10 +144,13 @@ class RuleSet:
         )
         return self._bindings[rule.key] if same else None
 
-    def _bind(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding:
+    def _bind(
+        self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint], rules: Collection[tuple[str, str]]
+    ) -> Binding:
         meta, spec = rule.metadata, rule.spec
         ref = RuleRef(meta.namespace, meta.name, rule_version(rule), meta.uid)
-        targets = _Targets(self._kinds, endpoints, rule, Rendering(self._node, meta.namespace, meta.name))
+        rendering = Rendering(self._node, meta.namespace, meta.name)
+        targets = _Targets(self._kinds, endpoints, rule, rendering, rules)
         target_id = endpoint_id(meta.namespace, spec.target)
         return Binding(
             ref,
@@ -156,7 +161,7 @@ class RuleSet:
             retry=RetryPolicy(spec.retry.attempts, spec.retry.backoff_s),
             flow=self._flow,
             clock=self._clock,
-            decision=self._decide(rule, ref),
+            decision=self._decide(rule, ref, targets.resolve),
             target_id=target_id,
             router=self.router,
             find=targets.find,
@@ -286,8 +291,10 @@ class _Targets:
         endpoints: Mapping[tuple[str, str], RuleEndpoint],
         rule: Rule,
         rendering: Rendering,
+        rules: Collection[tuple[str, str]],
     ) -> None:
         self._kinds, self._endpoints, self._rule, self._rendering = kinds, endpoints, rule, rendering
+        self._rules = rules
         self._made: dict[str, Target] = {}
 
     def made(self, name: str) -> Target:
@@ -305,10 +312,24 @@ class _Targets:
         endpoint = self._endpoints.get((namespace, name))
         if kind != "endpoint" or namespace != self._rule.metadata.namespace or endpoint is None:
             return None
+        if (namespace, name) == (self._rule.metadata.namespace, self._rule.spec.target):
+            return self.made(name)
         required = self._kinds[endpoint.spec.rule_endpoint_type].type.target_required
         if required is None or any(key not in self._rule.spec.target_resource for key in required):
             return None
         return self.made(name)
+
+    def resolve(self, verb: str, target: str) -> str | None:
+        """The node that ``forward`` or ``server`` means: a full node id, or an endpoint or rule of the namespace."""
+        namespace = self._rule.metadata.namespace
+        if target.startswith(("rule/", "endpoint/")):
+            return target
+        endpoint = self._endpoints.get((namespace, target))
+        if verb == "server" and (endpoint is None or endpoint.spec.rule_endpoint_type != SERVICEBUS.name):
+            return None
+        if endpoint is not None:
+            return endpoint_id(namespace, target)
+        return f"rule/{namespace}/{target}" if (namespace, target) in self._rules else None
 
 
 def rule_key(node_id: str) -> tuple[str, str]:

@@ -1,0 +1,95 @@
+"""What a rule's chain says of a message: deliver, to whom, or which ending (flow F4, F5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from common.chain.hookpoint import Engine
+from common.chain.nodes import LibSource
+from common.chain.run import Outcome
+from common.clock import Clock
+from common.models import DROPPED, FAILED, FILTERED, REJECTED
+from common.rulechains import rule_point
+from edge.flow.chains import changed, looks_at_payload, view
+from edge.messages import Ending
+from edge.rules.execution import Execution
+from edge.status import RuleRef
+
+log = logging.getLogger(__name__)
+
+LIMITS_IN_A_ROW = 5  # that a chain may hit before its rule rests
+REST_FIRST_S = 1.0  # of the first rest; then doubling
+REST_MAX_S = 60.0
+
+
+class ChainDecision:
+    """The chains of one rule, mounted. A rule whose chain hits a limit five times in a row rests, ever longer.
+
+    Arguments: ``source`` were checked (``common.rulechains``); ``resolve`` gives the node id for the target of
+    ``forward`` and ``server``, or None. Raises ChainErrors for chains that cannot run.
+    """
+
+    def __init__(
+        self,
+        source: LibSource,
+        rule: RuleRef,
+        node: Mapping[str, Any],
+        engine: Engine,
+        resolve: Callable[[str, str], str | None],
+        clock: Clock,
+    ) -> None:
+        self._point = rule_point(engine, f"rule {rule.namespace}/{rule.name}")
+        self._point.mount(source)
+        self._payload = looks_at_payload(source)
+        self._rule = {"name": rule.name, "namespace": rule.namespace}
+        self._node, self._resolve, self._clock = dict(node), resolve, clock
+        self._limits, self._rests, self._rests_until = 0, 0, 0.0
+
+    def decide(self, execution: Execution) -> Ending | str | None:
+        """See ``edge.rules.binding.Decision``."""
+        if self._rests_until and self._clock.monotonic() < self._rests_until:
+            text = f"its chain hit a limit {LIMITS_IN_A_ROW} times in a row; the rule rests"
+            return Ending(DROPPED, "suspended", text, "chain")
+        message = execution.message
+        seen = view(message, payload=self._payload)
+        inputs = {"MSG": seen, "RULE": self._rule, "NODE": self._node, "SOURCE": {"id": execution.arrival.source}}
+        outcome = self._point.run(inputs)
+        if not outcome.ok:
+            return self._failed(outcome)
+        self._limits = self._rests = 0
+        if "MSG" in outcome.outputs:
+            execution.message = changed(message, seen, outcome.outputs["MSG"])
+        return self._verdict(outcome)
+
+    def _verdict(self, outcome: Outcome) -> Ending | str | None:
+        step = f"chain {outcome.where}" if outcome.where else "chain"
+        if outcome.verb == "accept":
+            return None
+        if outcome.verb == "drop":
+            return Ending(FILTERED, "chain_drop", "", step)
+        if outcome.verb == "reject":
+            if not outcome.decided:
+                text = "no statement of the chain decided: accept, reject, drop, forward or server"
+                return Ending(REJECTED, "chain_no_verb", text, step)
+            return Ending(REJECTED, "chain_reject", str(outcome.error or "rejected"), step)
+        found = self._resolve(outcome.verb, outcome.target)
+        if found is None:
+            text = f"{outcome.verb} {outcome.target}: there is no such target for this rule"
+            return Ending(FAILED, "unknown_destination", text, step)
+        return found
+
+    def _failed(self, outcome: Outcome) -> Ending:
+        step, text = f"chain {outcome.where}" if outcome.where else "chain", str(outcome.error or "failed")
+        if outcome.code.startswith("PC-LIMIT"):
+            self._limits += 1
+            if self._limits >= LIMITS_IN_A_ROW:
+                self._rests_until = self._clock.monotonic() + min(REST_FIRST_S * 2**self._rests, REST_MAX_S)
+                self._limits, self._rests = LIMITS_IN_A_ROW - 1, self._rests + 1  # the next one after the rest decides
+                log.error("rule %s/%s rests: %s", self._rule["namespace"], self._rule["name"], text)
+            return Ending(FAILED, "chain_limit", text, step)
+        self._limits = self._rests = 0
+        if outcome.code:
+            return Ending(FAILED, "chain_fault", text, step)
+        return Ending(REJECTED, "chain_error", text, step)
