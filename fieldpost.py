@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.asking import DataDir, ask, run_until_interrupt, socket_of
+from common.cli.edging import edge_commands
 from common.cli.letters import dlq
 from common.cli.live import tap
 from common.cli.looking import get, ledger
@@ -29,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(edge_commands, name="edge")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
 app.command()(ledger)
@@ -55,9 +57,9 @@ def main() -> None:
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def edge(ctx: typer.Context) -> None:
-    """Run one edge agent (the same as python -m edge). Example: fieldpost edge --node gw-7 --rules rules/"""
+@edge_commands.command("run", context_settings=PASS_ON, add_help_option=False)
+def edge_run(ctx: typer.Context) -> None:
+    """Run one edge agent; run may be left out. The same as python -m edge. Example: fieldpost edge --node gw-7"""
     from edge.__main__ import main as run_edge
 
     sys.exit(run_edge(ctx.args))

@@ -60,19 +60,23 @@ class Finding(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """A Rule or RuleEndpoint, and where it and its keys stand (``lines``: dotted key -> line)."""
+    """A Rule or RuleEndpoint, and where it and its keys stand (``lines``: dotted key -> line; ``files`` likewise, for
+    keys that stand in another file than the rest).
+    """
 
     value: Rule | RuleEndpoint
     file: str = ""
     line: int = 0
     lines: Mapping[str, int] = {}
+    files: Mapping[str, str] = {}
 
     def finding(self, key: str, text: str) -> Finding:
         """A Finding at ``key``, or at the nearest key around it."""
-        line = 0
+        file, line = self.file, 0
         while not line and key:
-            line, key = self.lines.get(key, 0), key.rpartition(".")[0]
-        return Finding(self.file, line or self.line, self.value.kind, "/".join(self.value.key), text)
+            line, file = self.lines.get(key, 0), self.files.get(key, self.file)
+            key = key.rpartition(".")[0]
+        return Finding(file, line or self.line, self.value.kind, "/".join(self.value.key), text)
 
 
 def load_files(files: Iterable[str]) -> tuple[list[Manifest], list[Finding]]:

@@ -119,6 +119,9 @@ LEDGER = (
     Column("SET ASIDE", _field("set_aside"), True),
     Column("COUNTED", _field("counted"), True),
 )
+VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
+ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
+
 LETTERS = (
     Column("ID", _field("id")),
     Column("AT (UTC)", _time("at")),

@@ -68,7 +68,7 @@ def _section(name: str, command: Any) -> Iterator[str]:
 def _process_options(name: str) -> list[tuple[str, str]]:
     """The options of edge and cloud, which read their own command line (common.config.parse_args)."""
     flags: Mapping[str, str]
-    if name == "fieldpost edge":
+    if name == "fieldpost edge run":
         flags, settings = edge.__main__.FLAGS, describe(edge.settings.Settings)
     elif name == "fieldpost cloud":
         flags, settings = cloud.__main__._SHORTCUTS, describe(cloud.settings.Settings)

@@ -1,4 +1,4 @@
-"""``python -m edge``: run one edge agent until SIGTERM or SIGINT."""
+"""``python -m edge``: run one edge agent until SIGTERM or SIGINT; SIGHUP reloads its rules."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     agent = Agent(settings)
     await agent.start()
+    loop.add_signal_handler(signal.SIGHUP, agent.reload_soon)
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()

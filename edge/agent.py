@@ -7,27 +7,24 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from common import message as messages
-from common.checks import check
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
 from common.control import ControlServer, Operation, socket_path
-from common.errors import ConfigError, ControlError, TransportError
+from common.errors import ControlError, FieldpostError, TransportError
 from common.faults import Fault, no_fault
-from common.manifests import load_files
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
 from common.messaging.base import Link, Refused
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import Confirmation, ControllerPresence, NodeStatus, Refusal
 from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULESTATUS, build_resource
-from common.rules import EVENTBUS, Rule, RuleEndpoint
+from common.rules import EVENTBUS
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
@@ -36,18 +33,16 @@ from edge.batching import Frozen
 from edge.endpoints.base import Kind
 from edge.endpoints.buses import Buses
 from edge.presence import Presence
-from edge.rules.binding import Decision
-from edge.rules.ruleset import Resolve, RuleSet
+from edge.rules.configuration import Configuration
+from edge.rules.host import RuleHost
 from edge.settings import Settings
 from edge.spool import Spool
 from edge.spooldb import Input
-from edge.status import RuleRef, Status
+from edge.status import Status
 from edge.uplink import Uplink
 
 log = logging.getLogger(__name__)
-chain_log = logging.getLogger("edge.chain")  # what chains echo
 
-ENDPOINT_TYPES = (EVENTBUS,)
 RECEIVE_MAXIMUM = 65_535
 
 
@@ -106,10 +101,11 @@ class Agent:
             fault=fault,
         )
         self._kinds: dict[str, Kind] = {}
-        self.rules = RuleSet(
-            self.node, self.status, self.spool, self._kinds, decide=self._decide, flow=edge.flow, clock=self._clock
-        )
-        self._engine: Any = None  # of the chains, made when a rule has some
+        self.host = RuleHost(
+            self.node, edge.labels, self.status, self.spool, self._kinds, _configuration(settings),
+            flow=edge.flow, clock=self._clock,
+        )  # fmt: skip
+        self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
         self._kinds[EVENTBUS.name] = self.buses
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
@@ -117,30 +113,31 @@ class Agent:
         self._started = self._clock.monotonic()
         self._report = asyncio.Event()  # the next nodestatus is due now
         self._refusals = 0
+        self._reload_asked = asyncio.Event()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Open the spool, bind the rules, begin to connect. Raises ConfigError, StorageError: nothing runs then."""
-        manifests = load_rules(self._settings.edge.rules)
         left, inputs = self.spool.open()
         try:
-            await self._begin(manifests, left, inputs)
+            await self._begin(left, inputs)
         except BaseException:
             await self.stop()
             raise
 
-    async def _begin(self, manifests: list[Rule | RuleEndpoint], left: list[Frozen], inputs: list[Input]) -> None:
+    async def _begin(self, left: list[Frozen], inputs: list[Input]) -> None:
         self.spool.start()
         await self._control.start()
         self.uplink.add(left)
-        self.rules.load(manifests)
+        self.host.load()
         self.rules.resume(inputs)
         self._link.on_connect = self._connected
         await self._layer.start()
         for kind in self._kinds.values():
             await kind.start()
         self._tasks.start("receive", self._receive)
+        self._tasks.start("reload", self._reload)
         self._tasks.start("resend", self.uplink.run)
         self._tasks.start("nodestatus", self._send_nodestatus)
         log.info("node %s runs %d rules; %d messages and %d inputs are left of an earlier run",
@@ -159,6 +156,19 @@ class Agent:
         if self._link.connected:
             self._presence.goodbye(self._link)
         await self._layer.stop()
+
+    def reload_soon(self) -> None:
+        """Read the rules again (SIGHUP); what is wrong with them is logged, and nothing changes then."""
+        self._reload_asked.set()
+
+    async def _reload(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            try:
+                await self.host.reload()
+            except FieldpostError as exc:
+                log.error("not reloaded: %s", exc)
 
     def _fatal(self, exc: BaseException) -> None:
         if not self.failed.done():
@@ -198,21 +208,6 @@ class Agent:
     def _refused(self, refused: Refused) -> None:
         self._refusals += 1
         log.warning("message on %s refused: %s", refused.topic, refused.error)
-
-    # -- rules ---------------------------------------------------------------------------------------------------------
-
-    def _decide(self, rule: Rule, ref: RuleRef, resolve: Resolve) -> Decision | None:
-        if not rule.spec.chain.strip() and rule.spec.chains is None:
-            return None
-        from common.chain.hookpoint import Engine  # the language is loaded when a rule needs it: start light
-        from common.rulechains import commands, source_of
-        from edge.rules.decision import ChainDecision
-
-        self._engine = self._engine or Engine(commands(), clock=self._clock, log=chain_log.debug)
-        source = source_of(rule.spec)
-        assert source is not None
-        node = {"id": self.node, "labels": self._settings.edge.labels}
-        return ChainDecision(source, ref, node, self._engine, resolve, self._clock)
 
     # -- eventbus ------------------------------------------------------------------------------------------------------
 
@@ -271,6 +266,7 @@ class Agent:
     def _operations(self) -> dict[str, Operation]:
         return {
             "statistics": self._statistics,
+            **self.host.operations(),
             "dlq.ls": self._dlq_ls,
             "dlq.show": self._dlq_show,
             "dlq.redrive": lambda args: self._dlq_order("redrive", args),
@@ -307,24 +303,11 @@ class Agent:
         }
 
 
-def load_rules(places: Sequence[str]) -> list[Rule | RuleEndpoint]:
-    """Load and check the manifests in ``places``: files, or directories with ``*.yaml``.
-
-    Raises ConfigError with all findings, a line each.
-    """
-    files = [file for place in places for file in (_manifest_files(Path(place)))]
-    manifests, unreadable = load_files([str(file) for file in files])
-    findings = unreadable + check(manifests, ENDPOINT_TYPES, unreadable=unreadable)
-    if findings:
-        raise ConfigError("\n".join(map(str, findings)))
-    return [manifest.value for manifest in manifests]
-
-
-def _manifest_files(place: Path) -> list[Path]:
-    found = sorted(path for path in place.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
-    if place.is_dir() and not found:
-        raise ConfigError("no *.yaml or *.yml in this directory of rules", file=str(place))
-    return found or [place]
+def _configuration(settings: Settings) -> Configuration:
+    flow = settings.edge.flow
+    return Configuration(
+        settings.edge.rules, settings.edge.layers, loops=flow.loops or settings.broker.protocol != "3.1.1"
+    )
 
 
 def _rss_bytes() -> int:

@@ -76,6 +76,9 @@ class FlowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Seconds after which an unfinished input is journalled on disk and its source acknowledged.",
         ),
     ] = 0.02
+    loops: Annotated[
+        bool, Meta(description="Let targets match sources of this node over MQTT 3.1.1, where nothing counts hops.")
+    ] = False
     stop_s: Annotated[float, Meta(ge=0, description="Seconds that running executions get to end at a clean stop.")] = (
         5.0
     )
@@ -103,6 +106,10 @@ class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: Annotated[
         list[str], Meta(description="Files or directories (*.yaml) with Rule and RuleEndpoint manifests of this node.")
     ] = []
+    layers: Annotated[
+        str,
+        Meta(description="Directory with the layers user_gateway, boot_gateway, node_gateway, post_gateway."),
+    ] = ""
     spool: SpoolSettings = SpoolSettings()
     uplink: UplinkSettings = UplinkSettings()
     flow: FlowSettings = FlowSettings()

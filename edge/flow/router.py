@@ -50,14 +50,14 @@ class Router:
         points: Points | None = None,
         begin: Callable[[SendEvent], Execution | None] = lambda event: None,
     ) -> None:
-        self.hooks, self.find, self._points, self._begin = hooks, find, points, begin
+        self.hooks, self.find, self.points, self._begin = hooks, find, points, begin
         self._lanes: dict[tuple[str, str], deque[Work]] = {}
         self.halted = self.errors = self.unmatched = 0
 
     @property
     def active(self) -> bool:
         """True while any hook point has a handler or a chain."""
-        return self.hooks.any or (self._points is not None and self._points.any)
+        return self.hooks.any or (self.points is not None and self.points.any)
 
     @property
     def waiting(self) -> int:
@@ -156,8 +156,8 @@ class Router:
 
     def _trigger(self, name: str, payload: Any, then: Callable[[Answer], None]) -> None:
         def hooked(answer: Answer = None) -> None:
-            if answer is None and self._points is not None and self._points.any:
-                answer = self._points.run(name, payload)
+            if answer is None and self.points is not None and self.points.any:
+                answer = self.points.run(name, payload)
             then(answer)
 
         self.hooks.trigger(name, payload, hooked)

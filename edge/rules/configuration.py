@@ -1,0 +1,210 @@
+"""What a node runs: manifests of files, layers over them, edits over those; checked as a whole, then applied (F4, F6).
+
+A document has four maps: ``endpoints`` and ``rules`` (``namespace/name`` -> the manifest's spec), ``hooks``
+(hook point -> label -> ``module:function``), ``hook_points`` (hook point -> chains). Files of manifests are the layer
+under all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from common.chain.errors import ChainErrors
+from common.chain.loader import load_json
+from common.chain.nodes import LibSource
+from common.checks import ENDPOINT_TYPES, check
+from common.errors import ConfigError
+from common.manifests import Finding, Manifest, load_files, nearest
+from common.resource import DEFAULT_NAMESPACE
+from common.rules import ENDPOINT_KIND, RULE_KIND, EndpointSpec, Metadata, Rule, RuleEndpoint, RuleSpec
+from edge.flow.hooks import POINTS
+from edge.rules.edits import Edit, apply
+from edge.rules.layers import Layer, Merged, load_layers, merge
+
+HTTP_POINTS = ("pre_req", "main", "post_resp")
+SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
+MANIFESTS = "manifests"  # the name of the lowest layer
+
+
+class Wanted(NamedTuple):
+    """What a node is to run: manifests, Python hooks (name.label -> ``module:function``), chains of hook points."""
+
+    manifests: list[Rule | RuleEndpoint]
+    hooks: dict[str, str]
+    points: dict[str, LibSource]
+    merged: Merged
+
+
+class Configuration:
+    """The configuration of a node, read again at every reload.
+
+    Arguments: ``places`` are files and directories of manifests; ``directory`` holds the layers, "" for none.
+    """
+
+    def __init__(self, places: Sequence[str], directory: str = "", *, loops: bool = True) -> None:
+        self._places, self._directory, self._loops = list(places), directory, loops
+        self._edits: list[Edit] = []
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The edits of the overlay, in order."""
+        return list(self._edits)
+
+    def read(self, edits: Sequence[Edit] = ()) -> Wanted:
+        """Read all files and return what they say, with ``edits`` over it. Raises ConfigError with all findings."""
+        layers, findings = self._manifests()
+        if self._directory:
+            layers += load_layers(Path(self._directory))
+        merged = merge(layers)
+        if edits:
+            merged = Merged(apply(merged.value, list(edits)), merged.origins)
+        manifests, found = _manifests_of(merged)
+        findings += found
+        checked = check(manifests, ENDPOINT_TYPES, unreadable=findings, loops=self._loops)
+        hooks, wrong_hooks = _hooks_of(merged)
+        points, wrong_points = _points_of(merged)
+        findings += [*checked, *wrong_hooks, *wrong_points]
+        if findings:
+            raise ConfigError("\n".join(map(str, findings)))
+        return Wanted([manifest.value for manifest in manifests], hooks, points, merged)
+
+    def keep(self, edits: Sequence[Edit]) -> None:
+        """Remember the overlay that is applied now; none after a reload."""
+        self._edits = list(edits)
+
+    def _manifests(self) -> tuple[list[Layer], list[Finding]]:
+        files = [str(file) for place in self._places for file in _manifest_files(Path(place))]
+        manifests, findings = load_files(files)
+        findings += [f for f in check(manifests, unreadable=findings) if "stands twice" in f.text]
+        layers = []
+        for manifest in manifests:
+            section = "rules" if isinstance(manifest.value, Rule) else "endpoints"
+            name = "/".join(manifest.value.key)
+            spec = msgspec.to_builtins(manifest.value.spec)
+            spec |= {"metadata": msgspec.to_builtins(manifest.value.metadata)}
+            lines = {(section, name, *key.split(".")[1:]): line for key, line in manifest.lines.items() if "." in key}
+            lines[section, name] = manifest.line
+            layers.append(Layer(MANIFESTS, manifest.file, {section: {name: spec}}, lines))
+        return layers, findings
+
+
+def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
+    manifests: list[Manifest] = []
+    findings: list[Finding] = []
+    for section, value in merged.value.items():
+        if section not in SECTIONS or not isinstance(value, dict):
+            text = f"{section!r} is unknown{nearest(section, SECTIONS)}" if section not in SECTIONS else "must be a map"
+            findings.append(_finding(merged, (section,), text))
+    for section, kind in (("endpoints", ENDPOINT_KIND), ("rules", RULE_KIND)):
+        for name, spec in _items(merged, section):
+            made = _manifest(merged, section, kind, name, spec)
+            if isinstance(made, Manifest):
+                manifests.append(made)
+            else:
+                findings += made
+    return manifests, findings
+
+
+def _manifest(merged: Merged, section: str, kind: str, name: str, spec: Any) -> Manifest | list[Finding]:
+    at = (section, name)
+    if not isinstance(spec, dict):
+        return [_finding(merged, at, f"{kind} {name} must be a map")]
+    spec = dict(spec)
+    namespace, _, short = name.rpartition("/")
+    metadata = {"name": short, "namespace": namespace or DEFAULT_NAMESPACE, **(spec.pop("metadata", None) or {})}
+    cls: Any = RuleSpec if kind == RULE_KIND else EndpointSpec
+    known = [field.encode_name for field in msgspec.structs.fields(cls)]
+    wrong = [
+        _finding(merged, (*at, key), f"{kind} {name}: unknown key {key}{nearest(key, known)}")
+        for key in spec
+        if key not in known
+    ]
+    if wrong:
+        return wrong
+    try:
+        model = msgspec.convert(_texts(spec), cls)
+        meta = msgspec.convert(metadata, Metadata)
+    except msgspec.ValidationError as exc:
+        return [_finding(merged, at, f"{kind} {name}: {exc}")]
+    origin = merged.origin(at)
+    value: Rule | RuleEndpoint = Rule(meta, model) if kind == RULE_KIND else RuleEndpoint(meta, model)
+    lines, files = {}, {}
+    for key, found in merged.origins.items():
+        if key[:2] == at:
+            dotted = ".".join(("spec", *key[2:]))
+            lines[dotted], files[dotted] = found.line, found.file
+    return Manifest(value, origin.file, origin.line, lines, files)
+
+
+def _texts(spec: dict[str, Any]) -> dict[str, Any]:
+    """Resource maps hold texts; YAML's numbers and truth values there are taken as they are written."""
+    made = dict(spec)
+    for key in ("sourceResource", "targetResource", "properties"):
+        if isinstance(made.get(key), dict):
+            made[key] = {name: _text(value) for name, value in made[key].items()}
+    return made
+
+
+def _text(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _hooks_of(merged: Merged) -> tuple[dict[str, str], list[Finding]]:
+    hooks: dict[str, str] = {}
+    findings: list[Finding] = []
+    for point, labelled in _items(merged, "hooks"):
+        if point not in POINTS:
+            findings.append(_finding(merged, ("hooks", point), f"there is no hook {point!r}{nearest(point, POINTS)}"))
+        elif not isinstance(labelled, dict):
+            findings.append(_finding(merged, ("hooks", point), "hooks are a map: label -> module:function"))
+        else:
+            for label, target in labelled.items():
+                if isinstance(target, str) and target.count(":") == 1 and all(target.split(":")):
+                    hooks[f"{point}.{label}"] = target
+                else:
+                    text = f"{target!r} is no module:function"
+                    findings.append(_finding(merged, ("hooks", point, label), text))
+    return hooks, findings
+
+
+def _points_of(merged: Merged) -> tuple[dict[str, LibSource], list[Finding]]:
+    points: dict[str, LibSource] = {}
+    findings: list[Finding] = []
+    known = (*POINTS, *HTTP_POINTS)
+    for point, chains in _items(merged, "hook_points"):
+        at = ("hook_points", point)
+        if point not in known:
+            findings.append(_finding(merged, at, f"there is no hook point {point!r}{nearest(point, known)}"))
+            continue
+        if not chains:
+            continue
+        try:
+            points[point] = load_json(msgspec.json.encode({point: chains}).decode())[point]
+        except ChainErrors as exc:
+            findings += [_finding(merged, at, str(error)) for error in exc.errors]
+    return points, findings
+
+
+def _items(merged: Merged, section: str) -> list[tuple[str, Any]]:
+    value = merged.value.get(section)
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _finding(merged: Merged, key: tuple[str, ...], text: str) -> Finding:
+    origin = merged.origin(key)
+    return Finding(origin.file, origin.line, "", "", text)
+
+
+def _manifest_files(place: Path) -> list[Path]:
+    found = sorted(path for path in place.glob("*.y*ml") if path.suffix in (".yaml", ".yml"))
+    if place.is_dir() and not found:
+        raise ConfigError("no *.yaml or *.yml in this directory of rules", file=str(place))
+    return found or [place]

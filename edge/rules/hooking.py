@@ -1,0 +1,49 @@
+"""Python hooks of the configuration and of installed packages, put on a running node (flow F2.9).
+
+Handlers come from ``hooks:`` in the configuration (``module:function``), from the entry-point group
+``fieldpost.hooks`` (name ``preRoute.label``), and by ``Hooks.add``, which this leaves alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from common.errors import ConfigError, HookError
+from edge.flow.hooks import Hooks
+
+GROUP = "fieldpost.hooks"
+
+
+def load_hooks(configured: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
+    """Import the handlers: those of installed packages, then the configured ones. Nothing is added yet.
+
+    Raises ConfigError for what cannot be imported, is no function, or has a signature that ``Hooks.add`` refuses.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    scratch = Hooks()
+    wanted = {entry.name: entry.value for entry in entry_points(group=GROUP)} | dict(configured)
+    for name, target in wanted.items():
+        module, _, function = target.partition(":")
+        try:
+            handler = getattr(importlib.import_module(module), function)
+        except Exception as exc:  # whatever a module does at its import
+            raise ConfigError(f"hook {name}: cannot import {target}: {exc}") from exc
+        if not callable(handler):
+            raise ConfigError(f"hook {name}: {target} is no function")
+        try:
+            scratch.add(name, handler)
+        except HookError as exc:
+            raise ConfigError(f"hook {name}: {exc}") from exc
+        found[name] = handler
+    return found
+
+
+def swap_hooks(hooks: Hooks, before: Mapping[str, object], after: Mapping[str, Callable[..., Any]]) -> None:
+    """Take away the configured handlers of before, and add those of now. What runs goes on with what it began with."""
+    for name in before:
+        hooks.remove(name)
+    for name, handler in after.items():
+        hooks.add(name, handler)

@@ -1,0 +1,152 @@
+"""The rule host: reads what a node is to run, applies it as a whole, and answers what the command line asks (F4, F6).
+
+Every change takes one way: read and check all of it, build, swap at once for new messages. What cannot be applied
+changes nothing and says why, with file and line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from common.clock import Clock
+from common.control import Operation
+from common.errors import ConfigError
+from common.rules import Rule
+from edge.endpoints.base import Kind
+from edge.messages import Arrival
+from edge.rules.binding import Decision
+from edge.rules.configuration import Configuration, Wanted
+from edge.rules.edits import Address, Edit
+from edge.rules.hooking import load_hooks, swap_hooks
+from edge.rules.ruleset import Resolve, RuleSet
+from edge.settings import FlowSettings
+from edge.spool import Spool
+from edge.status import RuleRef, Status
+
+log = logging.getLogger(__name__)
+chain_log = logging.getLogger("edge.chain")  # what chains echo
+
+
+class RuleHost:
+    """All that a node runs of rules, hooks and chains.
+
+    Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``labels`` are the node's.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        labels: Mapping[str, str],
+        status: Status,
+        spool: Spool,
+        kinds: Mapping[str, Kind],
+        configuration: Configuration,
+        *,
+        flow: FlowSettings,
+        clock: Clock,
+    ) -> None:
+        self._node, self._clock, self._kinds = {"id": node, "labels": dict(labels)}, clock, kinds
+        self._configuration = configuration
+        self.rules = RuleSet(node, status, spool, kinds, decide=self._decide, flow=flow, clock=clock)
+        self._wanted: Wanted | None = None
+        self._hooks: dict[str, Callable[..., Any]] = {}
+        self._engine: Any = None
+        self.reloads = self.refused = 0
+
+    @property
+    def arrived(self) -> Callable[[Arrival, Any], None]:
+        """Where sources bring their arrivals."""
+        return self.rules.arrived
+
+    def load(self) -> None:
+        """Read the configuration and run it. Raises ConfigError or StorageError: what ran before goes on."""
+        self._apply(self._configuration.read())
+        self._configuration.keep([])
+
+    async def reload(self) -> None:
+        """Read the files again, drop the overlay, and connect what is new. Raises as ``load``; nothing changes then."""
+        try:
+            self.load()
+        except Exception:
+            self.refused += 1
+            raise
+        self.reloads += 1
+        log.info("reloaded: %d rules", len(self.rules))
+        await self._connect()
+
+    async def edit(self, edit: Edit) -> None:
+        """Put one more edit over the files, until the next reload. Raises as ``load``; nothing changes then."""
+        edits = [*self._configuration.edits, edit]
+        self._apply(self._configuration.read(edits))
+        self._configuration.keep(edits)
+        log.warning("rules are edited for diagnosis: %s %s", edit.operation, ":".join(map(str, edit.address)))
+        await self._connect()
+
+    def _apply(self, wanted: Wanted) -> None:
+        hooks, points = load_hooks(wanted.hooks), None
+        if wanted.points:
+            from edge.rules.mounting import chain_points
+
+            points = chain_points(wanted.points, self._engine_of_chains())
+        self.rules.load(wanted.manifests)
+        swap_hooks(self.rules.hooks, self._hooks, hooks)
+        self._hooks, self._wanted, self.rules.router.points = hooks, wanted, points
+
+    async def _connect(self) -> None:
+        for kind in self._kinds.values():
+            await kind.start()
+
+    # -- chains --------------------------------------------------------------------------------------------------------
+
+    def _decide(self, rule: Rule, ref: RuleRef, resolve: Resolve) -> Decision | None:
+        if not rule.spec.chain.strip() and rule.spec.chains is None:
+            return None
+        from common.rulechains import source_of  # the language is loaded when a rule needs it: start light
+        from edge.rules.decision import ChainDecision
+
+        source = source_of(rule.spec)
+        assert source is not None
+        return ChainDecision(source, ref, self._node, self._engine_of_chains(), resolve, self._clock)
+
+    def _engine_of_chains(self) -> Any:
+        if self._engine is None:
+            from common.chain.hookpoint import Engine
+            from common.rulechains import commands
+
+            self._engine = Engine(commands(), clock=self._clock, log=chain_log.debug)
+        return self._engine
+
+    # -- what the command line asks ------------------------------------------------------------------------------------
+
+    def operations(self) -> dict[str, Operation]:
+        """Operations of the control socket."""
+        return {"config.show": self._show, "rule.edit": self._edit, "reload": self._reload}
+
+    async def _show(self, args: dict[str, Any]) -> list[dict[str, Any]]:
+        assert self._wanted is not None
+        edited = [{"key": f"edit {number}", "value": _words(edit), "origin": "overlay"}
+                  for number, edit in enumerate(self._configuration.edits, 1)]  # fmt: skip
+        return edited + [
+            {"key": ".".join(key), "value": value, "origin": str(origin)}
+            for key, value, origin in self._wanted.merged.leaves()
+        ]
+
+    async def _edit(self, args: dict[str, Any]) -> dict[str, Any]:
+        position = args.get("position", 0)
+        if not isinstance(position, int):
+            raise ConfigError("position must be a number")
+        address = Address.parse(str(args.get("address", "")))
+        await self.edit(Edit(str(args.get("operation", "")), address, str(args.get("text", "")), position))
+        return {"rules": len(self.rules), "edits": len(self._configuration.edits)}
+
+    async def _reload(self, args: dict[str, Any]) -> dict[str, Any]:
+        dropped = len(self._configuration.edits)
+        await self.reload()
+        return {"rules": len(self.rules), "dropped": dropped}
+
+
+def _words(edit: Edit) -> str:
+    place = ":".join(str(part) for part in edit.address if part)
+    return f"{edit.operation} {place} {edit.text or edit.position}"
