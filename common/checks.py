@@ -147,9 +147,12 @@ def _check_chains(manifest: Manifest, rule: Rule) -> Iterator[Finding]:
     """What keeps the chains from running; the language is loaded when a rule has some."""
     from common.rulechains import findings
 
+    below = "\n" in rule.spec.chain  # a text of several lines begins below its key
     for found in findings(rule.spec):
         finding = manifest.finding(found.key, found.text)
-        yield finding._replace(line=finding.line + found.line) if finding.line else finding
+        if found.key == "spec.chain" and finding.line and found.line:
+            finding = finding._replace(line=finding.line + found.line - (not below))
+        yield finding
 
 
 def _check_side(

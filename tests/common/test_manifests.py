@@ -147,12 +147,16 @@ def test_each_finding(old: str, new: str, line: int, text: str) -> None:
     assert found[0].text.startswith(text)
 
 
-@pytest.mark.parametrize("key", ["chain: accept", "chain: |\n    accept", "chains: {a: {b: {}}}"])
-def test_chains_are_not_silently_ignored(key: str) -> None:
-    """This version cannot run process chains, and says so instead of running the rule without its chain."""
-    (found,) = findings(RULE + f"  {key}\n")
-    assert "process chains come with a later version" in found
-    assert found.startswith("r.yaml:16: Rule plant/overheat: ")
+def test_chains_are_checked() -> None:
+    """A chain that cannot run is found with its line, in the inline and in the full form; a good one is none."""
+    assert findings(RULE + "  chain: accept\n") == []
+    assert findings(RULE + "  chains: {m: {blocks: {b: {block: accept}}}}\n") == []
+    (found,) = findings(RULE + "  chain: |\n    accept\n    eq a\n")
+    assert found.startswith("r.yaml:18: Rule plant/overheat: PC-LINK-ARITY")
+    (found,) = findings(RULE + "  chains: {m: {blocks: {b: {block: acept}}}}\n")
+    assert found.startswith("r.yaml:16: Rule plant/overheat: PC-LINK-UNKNOWN-COMMAND")
+    (found,) = findings(RULE + "  chain: accept\n  chains: {m: {blocks: {b: {block: accept}}}}\n")
+    assert "exclude each other" in found
 
 
 def test_all_findings_at_once() -> None:
