@@ -111,5 +111,5 @@ def _text(text: str) -> str:
 
 
 def _edit(operation: _Operation, address: str, data_dir: str, **args: Any) -> None:
-    done: Any = ask(data_dir, "rule.edit", Side.edge, operation=operation.value, address=address, **args)
+    done: Any = ask(data_dir, "rule.edit", Side.edge, edit=operation.value, address=address, **args)
     print(f"{done['rules']} rules run; {done['edits']} edits until the next reload")

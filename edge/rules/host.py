@@ -138,7 +138,7 @@ class RuleHost:
         if not isinstance(position, int):
             raise ConfigError("position must be a number")
         address = Address.parse(str(args.get("address", "")))
-        await self.edit(Edit(str(args.get("operation", "")), address, str(args.get("text", "")), position))
+        await self.edit(Edit(str(args.get("edit", "")), address, str(args.get("text", "")), position))
         return {"rules": len(self.rules), "edits": len(self._configuration.edits)}
 
     async def _reload(self, args: dict[str, Any]) -> dict[str, Any]:
