@@ -24,7 +24,6 @@ from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import Confirmation, ControllerPresence, NodeStatus, Refusal
 from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULESTATUS, build_resource
-from common.rules import EVENTBUS
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
@@ -32,6 +31,9 @@ from edge import letters
 from edge.batching import Frozen
 from edge.endpoints.base import Kind
 from edge.endpoints.buses import Buses
+from edge.endpoints.http_target import HttpClient
+from edge.endpoints.rest import Rest
+from edge.endpoints.servicebus import Servicebus
 from edge.presence import Presence
 from edge.rules.configuration import Configuration
 from edge.rules.host import RuleHost
@@ -107,7 +109,11 @@ class Agent:
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
-        self._kinds[EVENTBUS.name] = self.buses
+        client = HttpClient(edge.http)
+        self.rest = Rest(self.node, edge.rest, client, self.rules.arrived, self._clock)
+        self.servicebus = Servicebus(edge.servicebus, client, self.rules.arrived, self._clock)
+        for kind in (self.buses, self.rest, self.servicebus):
+            self._kinds[kind.type.name] = kind
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
         self._tasks = Tasks("edge")
         self._started = self._clock.monotonic()

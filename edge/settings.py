@@ -98,6 +98,41 @@ class EventbusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 86_400
 
 
+class ListenerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An HTTP listener for sources; it runs while a rule needs it."""
+
+    host: Annotated[
+        str, Meta(description="Address to listen on; anything but loopback needs certificate_file and token_file.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port; 0 takes a free one.")] = 9080
+    certificate_file: Annotated[str, Meta(description="PEM file with the certificate chain; empty: no TLS.")] = ""
+    key_file: Annotated[str, Meta(description="PEM file with the private key of the certificate.")] = ""
+    token_file: Annotated[
+        str, Meta(description="File with the bearer token that callers must send; empty: none is asked for.")
+    ] = ""
+    body_bytes_max: Annotated[int, Meta(ge=1, description="Largest request body in bytes; more is answered 413.")] = (
+        1 << 20
+    )
+    body_s_max: Annotated[float, Meta(gt=0, description="Seconds in which a request's body must have come.")] = 30.0
+    requests_max: Annotated[
+        int, Meta(ge=1, description="Requests that may wait for their answer; the next is answered 503.")
+    ] = 256
+    keys_max: Annotated[
+        int, Meta(ge=1, description="Idempotency keys that are remembered; the oldest are forgotten.")
+    ] = 10_000
+    keys_s: Annotated[float, Meta(gt=0, description="Seconds for which an idempotency key is remembered.")] = 600.0
+
+
+class HttpClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The connections to HTTP targets."""
+
+    connections_max: Annotated[int, Meta(ge=1, description="Connections to all targets.")] = 128
+    connections_per_host_max: Annotated[int, Meta(ge=1, description="Connections to one target.")] = 32
+    answer_bytes_max: Annotated[int, Meta(ge=1, description="Largest answer in bytes; more fails the execution.")] = (
+        1 << 20
+    )
+
+
 class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The edge agent."""
 
@@ -114,6 +149,9 @@ class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     uplink: UplinkSettings = UplinkSettings()
     flow: FlowSettings = FlowSettings()
     eventbus: EventbusSettings = EventbusSettings()
+    rest: ListenerSettings = ListenerSettings()
+    servicebus: ListenerSettings = ListenerSettings(port=9060)
+    http: HttpClientSettings = HttpClientSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):

@@ -38,11 +38,12 @@ class Wiring(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """What a target of one rule says of itself on its way: node, namespace and name of the rule."""
+    """What a target knows of its rule: node, namespace and name, and the seconds that an answer may take."""
 
     node: str
     namespace: str
     rule: str
+    timeout_s: float = 10.0
 
 
 OnArrival = Callable[[Arrival, Sequence[Any]], None]  # with the consumers that the message goes to, in their order

@@ -139,7 +139,8 @@ class EventbusTarget:
         self, bus: Eventbus, topic: TopicTemplate, known: Rendering, *, qos: int = 1, retain: bool = False
     ) -> None:
         self._bus, self._qos, self._retain = bus, qos, retain
-        self._topic, self._names = topic, known._asdict()
+        self._topic = topic
+        self._names = {"node": known.node, "namespace": known.namespace, "rule": known.rule}
         self._source = f"{known.node}/{known.namespace}/{known.rule}"
 
     @property

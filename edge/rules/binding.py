@@ -88,7 +88,7 @@ class Binding:
         self._decision, self._target_id, self._find = decision, target_id, find
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
         self._target, self._status, self._spool = target, status, spool
-        self._timeout_s, self._retry = timeout_s, retry or RetryPolicy()
+        self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
@@ -176,7 +176,7 @@ class Binding:
 
         The target gets the time of one execution to become ready.
         """
-        self._patient_until = self._clock.monotonic() + self._timeout_s
+        self._patient_until = self._clock.monotonic() + self.timeout_s
         arrival = Arrival(FlowMessage(item.payload, item.topic, item.msg_id))
         execution = self.begin(arrival, None)
         execution.attempts, execution.input_id = item.attempts, item.id
@@ -201,7 +201,7 @@ class Binding:
         now = self._clock.monotonic()
         self._journal(now - self._flow.journal_after_s)
         while self._running and (overdue := next(iter(self._running))).deadline <= now:
-            text = f"the target did not answer within {self._timeout_s:g} s"
+            text = f"the target did not answer within {self.timeout_s:g} s"
             self._finish(overdue, Ending(FAILED, "target_timeout", text, "target"))
         while self._unrecorded and self._record(self._unrecorded[0]):
             self._unrecorded.popleft()
@@ -241,7 +241,7 @@ class Binding:
     # -- one execution -------------------------------------------------------------------------------------------------
 
     def _run(self, execution: Execution) -> None:
-        execution.deadline = self._clock.monotonic() + self._timeout_s
+        execution.deadline = self._clock.monotonic() + self.timeout_s
         self._running[execution] = None
         if execution.message.hops > HOPS_MAX:
             text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"

@@ -149,7 +149,7 @@ class RuleSet:
     ) -> Binding:
         meta, spec = rule.metadata, rule.spec
         ref = RuleRef(meta.namespace, meta.name, rule_version(rule), meta.uid)
-        rendering = Rendering(self._node, meta.namespace, meta.name)
+        rendering = Rendering(self._node, meta.namespace, meta.name, spec.timeout_s)
         targets = _Targets(self._kinds, endpoints, rule, rendering, rules)
         target_id = endpoint_id(meta.namespace, spec.target)
         return Binding(

@@ -1,0 +1,322 @@
+"""An HTTP listener for sources: reads requests within their limits, and writes what the execution answers (flow F3).
+
+What a request means is for its owner (``rest``, ``servicebus``): a function from the request to an Asked or a Reply.
+The answer is written when the execution has ended and its result is on disk; in asynchronous mode when the input is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common.clock import Clock
+from common.errors import ConfigError
+from common.message import new_id
+from edge.endpoints.base import OnArrival
+from edge.endpoints.idempotency import KEY_CHARS_MAX, Keys, digest_of, msgid_of
+from edge.endpoints.replies import Reply, accepted, problem, reply_of
+from edge.messages import HOPS_MAX, Answer, Arrival, Ending, FlowMessage
+from edge.settings import ListenerSettings
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.web_request import BaseRequest
+
+log = logging.getLogger(__name__)
+
+ANSWER_MARGIN_S = 5.0  # over the rule's timeout, until a request is answered 503 without its result on disk
+STOP_S = 2.0  # for answers that are being written at a stop
+
+
+class Asked(NamedTuple):
+    """What a request asks for: the message, who takes it, the scope of its idempotency key, how long it may take."""
+
+    message: FlowMessage
+    consumers: Sequence[Any]
+    source: str
+    scope: str
+    asynchronous: bool
+    timeout_s: float
+
+
+class Request(NamedTuple):
+    """A request that was read. ``path`` is still percent-encoded; header names are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Route = Callable[[Request], Asked | Reply]
+
+
+class HttpPoints:
+    """The hook points of an HTTP server: nothing is mounted. ``edge.flow.httpchains`` runs chains there."""
+
+    def before(self, request: Request) -> Request | Reply | None:
+        """``pre_req``: the request as it goes on, an answer instead, or None to close the connection."""
+        return request
+
+    def choose(self, asked: Asked | Reply, request: Request) -> Asked | Reply | None:
+        """``main``: what the request asks for, given what its path means."""
+        return asked
+
+    def after(self, request: Request, reply: Reply) -> Reply:
+        """``post_resp``: the answer as it is written."""
+        return reply
+
+
+class HttpListener:
+    """One listener.
+
+    Arguments: ``name`` for messages; ``route`` says what a request means; ``on_arrival`` takes the messages.
+    """
+
+    def __init__(
+        self, name: str, settings: ListenerSettings, route: Route, on_arrival: OnArrival, clock: Clock
+    ) -> None:
+        self._name, self._settings, self._route, self._on_arrival = name, settings, route, on_arrival
+        self._clock = clock
+        self._keys = Keys(settings.keys_max, settings.keys_s, clock)
+        self._runner: web.ServerRunner | None = None
+        self._token = b""
+        self._waiting = 0
+        self._paused = False
+        self.points = HttpPoints()
+        self.port = 0
+        self._counts = dict.fromkeys(("requests", "refused", "overloaded", "unauthorised", "closed"), 0)
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError for an address that cannot be had, or one that is open without protection."""
+        from aiohttp import web
+
+        if self._runner is not None:
+            return
+        settings = self._settings
+        context = self._protection()
+        server = web.Server(self._handle, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=512)
+            await site.start()
+        except OSError as exc:
+            await runner.cleanup()
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigError(f"edge.{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+        log.info("%s sources listen on %s:%d", self._name, settings.host, self.port)
+
+    def pause(self) -> None:
+        """Answer 503 from now on."""
+        self._paused = True
+
+    async def stop(self) -> None:
+        """Let answers be written, close everything."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        keys = {"repeated": self._keys.repeated, "keys_forgotten": self._keys.forgotten}
+        return {**self._counts, **keys, "waiting": self._waiting, "port": self.port}
+
+    # -- one request ---------------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: BaseRequest) -> web.StreamResponse:
+        from aiohttp import web
+
+        self._counts["requests"] += 1
+        try:
+            reply = await self._reply(request)
+        except Exception:  # a fault of ours is an answer, too, and never a traceback on the wire
+            log.exception("%s: request failed", self._name)
+            reply = problem(500, "internal", "see the agent's log")
+        if reply is None:
+            self._counts["closed"] += 1
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=403)
+        self._counts["refused"] += reply.status >= 400
+        response = web.Response(status=reply.status, body=reply.body)
+        response.headers.popall("Content-Type", None)
+        for name, value in reply.headers:
+            response.headers.add(name, value)
+        return response
+
+    async def _reply(self, request: BaseRequest) -> Reply | None:
+        if self._token and not _authorised(request.headers.get("Authorization", ""), self._token):
+            self._counts["unauthorised"] += 1
+            return problem(401, "unauthorised", "a bearer token is needed")
+        if self._paused or self._waiting >= self._settings.requests_max:
+            self._counts["overloaded"] += 1
+            return problem(503, "stopping" if self._paused else "requests_max", "try again later")
+        self._waiting += 1
+        try:
+            read = await self._read(request)
+            if isinstance(read, Reply):
+                return read
+            return await self._answer(read)
+        finally:
+            self._waiting -= 1
+
+    async def _read(self, request: BaseRequest) -> Request | Reply:
+        parts, size, most = [], 0, self._settings.body_bytes_max
+        try:
+            async with asyncio.timeout(self._settings.body_s_max):
+                if (request.content_length or 0) > most:
+                    return problem(413, "payload_too_large", f"the body has more than {most} bytes")
+                async for part in request.content.iter_any():
+                    size += len(part)
+                    if size > most:
+                        return problem(413, "payload_too_large", f"the body has more than {most} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            return problem(408, "body_timeout", f"the body did not come within {self._settings.body_s_max:g} s")
+        path, _, query = request.raw_path.partition("?")
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+        return Request(request.method, path, query, headers, b"".join(parts))
+
+    async def _answer(self, request: Request) -> Reply | None:
+        before = self.points.before(request)
+        if not isinstance(before, Request):
+            return before
+        request = before
+        asked = self.points.choose(self._route(request), request)
+        reply = await self._execute(asked, request) if isinstance(asked, Asked) else asked
+        return self.points.after(request, reply) if reply is not None else None
+
+    async def _execute(self, asked: Asked, request: Request) -> Reply:
+        key = request.headers.get("idempotency-key", "")
+        if not key:
+            return await self._ask(asked)
+        if len(key) > KEY_CHARS_MAX:
+            return problem(400, "idempotency_key", f"the key has more than {KEY_CHARS_MAX} characters")
+        try:
+            earlier = self._keys.begin(asked.scope, key, digest_of(request.method, request.path, request.body))
+        except ValueError as exc:
+            return problem(422, "idempotency_key", str(exc))
+        if earlier is not None:
+            return await asyncio.shield(earlier)
+        asked.message.msgid = msgid_of(asked.scope, key)
+        reply = problem(503, "stopping", "try again later")
+        try:
+            reply = await self._ask(asked)
+        finally:
+            self._keys.end(asked.scope, key, reply)
+        return reply
+
+    async def _ask(self, asked: Asked) -> Reply:
+        """Make the execution, and wait until its answer may be given."""
+        message = asked.message
+        if message.hops > HOPS_MAX:
+            return problem(508, "loop", f"the request passed {message.hops} rules", msgid=message.msgid)
+        waiting = _Waiting(message, asked.asynchronous)
+        arrival = Arrival(
+            message, False, waiting.settle, waiting.answered, source=asked.source, journal_now=asked.asynchronous
+        )
+        self._on_arrival(arrival, asked.consumers)
+        try:
+            async with asyncio.timeout(asked.timeout_s + ANSWER_MARGIN_S):
+                return await waiting.reply
+        except TimeoutError:
+            detail = "the result could not be put on disk in time; the request may have been executed"
+            return problem(503, "not_durable", detail, msgid=message.msgid)
+
+    # -- protection ----------------------------------------------------------------------------------------------------
+
+    def _protection(self) -> ssl.SSLContext | None:
+        settings, name = self._settings, f"edge.{self._name}"
+        if settings.token_file:
+            try:
+                self._token = Path(settings.token_file).read_bytes().strip()
+            except OSError as exc:
+                raise ConfigError(f"{name}.token_file: cannot read {settings.token_file}: {exc.strerror}") from exc
+            if not self._token:
+                raise ConfigError(f"{name}.token_file: {settings.token_file} is empty")
+        if not settings.certificate_file:
+            if not _is_loopback(settings.host):
+                raise ConfigError(
+                    f"{name}.host {settings.host!r} is not loopback: that needs {name}.certificate_file and "
+                    f"{name}.token_file"
+                )
+            return None
+        if not _is_loopback(settings.host) and not self._token:
+            raise ConfigError(f"{name}.host {settings.host!r} is not loopback: that needs {name}.token_file")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(settings.certificate_file, settings.key_file or None)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigError(f"{name}.certificate_file: {settings.certificate_file}: {exc}") from exc
+        return context
+
+
+class _Waiting:
+    """A request that waits: for the ending and for the disk, or in asynchronous mode for the disk alone."""
+
+    def __init__(self, message: FlowMessage, asynchronous: bool) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._message, self._asynchronous = message, asynchronous
+        self._ended: Reply | None = None
+        self._durable = False
+
+    def answered(self, ending: Ending, answer: Answer | None) -> None:
+        """The execution has ended."""
+        self._ended = reply_of(self._message, ending, answer)
+        self._look()
+
+    def settle(self) -> None:
+        """Its result, or in asynchronous mode its input, is on disk."""
+        self._durable = True
+        self._look()
+
+    def _look(self) -> None:
+        if not self._durable or self.reply.done():
+            return
+        if self._asynchronous:
+            self.reply.set_result(accepted(self._message))
+        elif self._ended is not None:
+            self.reply.set_result(self._ended)
+
+
+def message_of(request: Request, key: str, params: dict[str, str], clock: Clock) -> FlowMessage:
+    """The message in a request."""
+    hops = request.headers.get("fieldpost-hops", "")
+    return FlowMessage(
+        request.body,
+        key,
+        new_id(),
+        request.headers,
+        params,
+        request.method,
+        request.query,
+        int(hops) if hops.isascii() and hops.isdigit() and len(hops) <= 3 else 0,
+        int(clock.time() * 1000),
+    )
+
+
+def _authorised(header: str, token: bytes) -> bool:
+    scheme, _, given = header.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

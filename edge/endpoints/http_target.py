@@ -1,0 +1,182 @@
+"""HTTP as a target: one pooled client for all rules, the answer's real status and headers back (flow F3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from common.errors import TemplateError
+from common.templates import UrlTemplate
+from edge.endpoints.base import Rendering
+from edge.endpoints.replies import HOP_BY_HOP
+from edge.messages import Answer, Delivered, Delivery, FlowMessage, Rejected, Retry
+from edge.settings import HttpClientSettings
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S_MAX = 60.0  # of what a target may ask for
+_OWN_HEADERS = HOP_BY_HOP | {"content-type"}
+BODYLESS = ("GET", "HEAD", "DELETE", "OPTIONS")
+
+
+class HttpClient:
+    """The connections of a node to HTTP targets: keep-alive, TLS verified, no proxy, no redirects, no cookies.
+
+    aiohttp is imported when the first request is made, so that a node without HTTP targets starts light.
+    """
+
+    def __init__(self, settings: HttpClientSettings) -> None:
+        self.settings = settings
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self.requests = self.unreachable = self.timeouts = 0
+
+    def session(self, socket: str = "") -> aiohttp.ClientSession:
+        """The session for TCP, or for one unix socket."""
+        import aiohttp
+
+        if socket not in self._sessions:
+            most, per_host = self.settings.connections_max, self.settings.connections_per_host_max
+            connector: aiohttp.BaseConnector
+            if socket:
+                connector = aiohttp.UnixConnector(path=socket, limit=per_host)
+            else:
+                connector = aiohttp.TCPConnector(limit=most, limit_per_host=per_host)
+            self._sessions[socket] = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            )
+        return self._sessions[socket]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters by name."""
+        return {"requests": self.requests, "unreachable": self.unreachable, "timeouts": self.timeouts}
+
+
+class HttpTarget:
+    """One rule's HTTP target.
+
+    Arguments: ``url`` is a template; ``socket`` a unix socket to connect to instead of the URL's host; ``resource`` the
+    rule's ``targetResource``.
+    """
+
+    ready = True
+
+    def __init__(
+        self, client: HttpClient, url: str, resource: Mapping[str, str], rendering: Rendering, socket: str = ""
+    ) -> None:
+        self._client, self._url, self._socket = client, UrlTemplate(url), socket
+        self._method = resource.get("method", "").strip().upper()
+        self._content_type = resource.get("content_type", "")
+        self._passed = [name.strip().lower() for name in resource.get("headers", "").split(",") if name.strip()]
+        self._names = {"node": rendering.node, "namespace": rendering.namespace, "rule": rendering.rule}
+        self._source = f"{rendering.node}/{rendering.namespace}/{rendering.rule}"
+        self._timeout_s = rendering.timeout_s
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
+        """Request. Delivered is a 2xx; network errors, 429 and 5xx may be tried again, other answers are final."""
+        try:
+            url = self._url.render(message.key, self._names, message.field)
+        except TemplateError as exc:
+            return done(Rejected("target_url", exc.detail))
+        task = asyncio.get_running_loop().create_task(self._request(url, message, done))
+        self._tasks.add(task)  # the rule's bound of running executions bounds these
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Nothing more is wanted of what still runs."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _request(self, url: str, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
+        import aiohttp
+        from yarl import URL
+
+        self._client.requests += 1
+        delivery: Delivery
+        method = self._method or message.method or "POST"
+        try:
+            async with self._client.session(self._socket).request(
+                method,
+                URL(url, encoded=True),
+                data=None if method in BODYLESS else message.body(),
+                headers=self._headers(message),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            ) as response:
+                body = await self._body(response)
+                delivery = _verdict(response, body, self._client.settings.answer_bytes_max)
+        except TimeoutError:
+            self._client.timeouts += 1
+            delivery = Retry("target_timeout", f"the target did not answer within {self._timeout_s:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            self._client.unreachable += 1
+            delivery = Retry("target_unreachable", f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        done(delivery)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The answer's body; None when it is larger than allowed."""
+        most, parts, size = self._client.settings.answer_bytes_max, [], 0
+        async for part in response.content.iter_any():
+            size += len(part)
+            if size > most:
+                response.close()
+                return None
+            parts.append(part)
+        return b"".join(parts)
+
+    def _headers(self, message: FlowMessage) -> list[tuple[str, str]]:
+        """CloudEvents in binary mode, the hop count, the trace, and what the rule lets pass (F3)."""
+        from common.models import rfc3339
+
+        headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-type", "fieldpost.message"),
+            ("ce-id", message.msgid),
+            ("ce-source", _plain(self._source)),
+            ("ce-subject", _plain(message.key)),
+            ("ce-time", rfc3339(message.time_ms / 1000)),
+            ("fieldpost-hops", str(message.hops + 1)),
+            ("fieldpost-rule", _plain(f"{self._names['namespace']}/{self._names['rule']}")),
+        ]
+        kind = self._content_type or message.headers.get("content-type", "")
+        if not kind:
+            kind = "application/octet-stream" if isinstance(message.payload, bytes | str) else "application/json"
+        headers.append(("content-type", _plain(kind)))
+        passed = [name for name in (*self._passed, "traceparent", "tracestate") if name in message.headers]
+        return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
+
+
+def _plain(text: str) -> str:
+    """A header's value: visible ASCII, everything else percent-encoded, so that nothing can begin another header."""
+    from urllib.parse import quote
+
+    return quote(text, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+
+
+def _verdict(response: aiohttp.ClientResponse, body: bytes | None, most: int) -> Delivery:
+    status = response.status
+    if body is None:
+        return Rejected("target_answer_too_large", f"the target answered {status} with more than {most} bytes")
+    headers = tuple((k.lower(), v) for k, v in response.headers.items() if k.lower() not in HOP_BY_HOP)
+    answer = Answer(status, headers, body)
+    if 200 <= status < 300:
+        return Delivered(answer)
+    reason, text = f"target_status_{status}", f"the target answered {status} {response.reason or ''}".rstrip()
+    if status == 429 or status >= 500:
+        return Retry(reason, text, _retry_after(response.headers.get("Retry-After", "")), answer)
+    return Rejected(reason, text, answer)
+
+
+def _retry_after(text: str) -> float:
+    return min(float(text), RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
