@@ -112,6 +112,7 @@ class Agent:
         client = HttpClient(edge.http)
         self.rest = Rest(self.node, edge.rest, client, self.rules.arrived, self._clock)
         self.servicebus = Servicebus(edge.servicebus, client, self.rules.arrived, self._clock)
+        self.host.listeners = (self.rest.listener, self.servicebus.listener)
         for kind in (self.buses, self.rest, self.servicebus):
             self._kinds[kind.type.name] = kind
         self._control = ControlServer(socket_path(data, "edge"), self._operations())

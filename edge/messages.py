@@ -37,10 +37,7 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
 
     def body(self) -> bytes:
         """The payload as bytes: as it came, or text as UTF-8, or anything else as JSON."""
-        payload = self.payload
-        if isinstance(payload, bytes):
-            return payload
-        return payload.encode() if isinstance(payload, str) else msgspec.json.encode(payload)
+        return body_of(self.payload)
 
     def field(self, path: tuple[str, ...]) -> str | None:
         """The text of ``payload.a.b``, ``headers.name`` or ``params.name``; None where there is none.
@@ -65,6 +62,13 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
     def clone(self) -> FlowMessage:
         """A deep copy with the same id."""
         return deepcopy(self)
+
+
+def body_of(payload: Any) -> bytes:
+    """A payload as bytes: as it is, or text as UTF-8, or anything else as JSON."""
+    if isinstance(payload, bytes):
+        return payload
+    return payload.encode() if isinstance(payload, str) else msgspec.json.encode(payload)
 
 
 class Answer(NamedTuple):

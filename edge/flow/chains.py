@@ -49,7 +49,7 @@ def view(message: FlowMessage, *, payload: bool = True) -> dict[str, Any]:
     else:
         seen["topic"] = message.key
     if payload:
-        seen["payload"] = _value(message.payload)
+        seen["payload"] = value_of(message.payload)
     return seen
 
 
@@ -63,12 +63,13 @@ def changed(message: FlowMessage, seen: Mapping[str, Any], made: Mapping[str, An
         message,
         payload=payload,
         key=key if isinstance(key, str) and key else message.key,
-        headers=_texts(made.get("headers"), message.headers),
-        params=_texts(made.get("params"), message.params),
+        headers=texts(made.get("headers"), message.headers),
+        params=texts(made.get("params"), message.params),
     )
 
 
-def _value(payload: Any) -> Any:
+def value_of(payload: Any) -> Any:
+    """A payload as a chain sees it: JSON's value, else text, else null; what is no bytes stays as it is."""
     if not isinstance(payload, bytes):
         return payload
     try:
@@ -81,7 +82,8 @@ def _value(payload: Any) -> Any:
         return None
 
 
-def _texts(made: Any, before: dict[str, str]) -> dict[str, str]:
+def texts(made: Any, before: dict[str, str]) -> dict[str, str]:
+    """A map of texts as a chain left it, names in lower case; ``before`` when it is no map."""
     if made == before or not isinstance(made, dict):
         return before
     return {str(name).lower(): str(value) for name, value in made.items() if value is not None}

@@ -7,7 +7,7 @@ changes nothing and says why, with file and line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.clock import Clock
@@ -15,6 +15,7 @@ from common.control import Operation
 from common.errors import ConfigError
 from common.rules import Rule
 from edge.endpoints.base import Kind
+from edge.endpoints.http_server import HttpListener, HttpPoints
 from edge.messages import Arrival
 from edge.rules.binding import Decision
 from edge.rules.configuration import Configuration, Wanted
@@ -33,6 +34,7 @@ class RuleHost:
     """All that a node runs of rules, hooks and chains.
 
     Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``labels`` are the node's.
+    ``listeners`` are its HTTP servers, whose hook points get the chains of the configuration.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RuleHost:
         flow: FlowSettings,
         clock: Clock,
     ) -> None:
+        self.listeners: Sequence[HttpListener] = ()
         self._node, self._clock, self._kinds = {"id": node, "labels": dict(labels)}, clock, kinds
         self._configuration = configuration
         self.rules = RuleSet(node, status, spool, kinds, decide=self._decide, flow=flow, clock=clock)
@@ -86,13 +89,18 @@ class RuleHost:
 
     def _apply(self, wanted: Wanted) -> None:
         hooks, points = load_hooks(wanted.hooks), None
+        servers = HttpPoints()
         if wanted.points:
+            from edge.rules.httpchains import HttpChains
             from edge.rules.mounting import chain_points
 
             points = chain_points(wanted.points, self._engine_of_chains())
+            servers = HttpChains(wanted.points, self._engine_of_chains(), self.rules.named, self._clock)
         self.rules.load(wanted.manifests)
         swap_hooks(self.rules.hooks, self._hooks, hooks)
         self._hooks, self._wanted, self.rules.router.points = hooks, wanted, points
+        for listener in self.listeners:
+            listener.points = servers
 
     async def _connect(self) -> None:
         for kind in self._kinds.values():

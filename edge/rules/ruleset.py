@@ -16,6 +16,7 @@ import msgspec
 
 from common.clock import Clock, SystemClock
 from common.models import DROPPED
+from common.resource import DEFAULT_NAMESPACE
 from common.rules import SERVICEBUS, Rule, RuleEndpoint, node_matches
 from edge.endpoints.base import Kind, Rendering, Target, Wiring
 from edge.flow.events import Execution as AnyExecution
@@ -209,6 +210,11 @@ class RuleSet:
         if kind == "endpoint" and (namespace, name) in self._endpoints:
             return _EndpointNode(node_id)
         return None
+
+    def named(self, name: str) -> Binding | None:
+        """The rule ``namespace/name``, ``rule/namespace/name``, or ``name`` in the default namespace."""
+        namespace, _, short = name.removeprefix("rule/").rpartition("/")
+        return self._bindings.get((namespace or DEFAULT_NAMESPACE, short))
 
     def resume(self, inputs: Sequence[Input]) -> None:
         """Run journalled inputs again. One whose rule is gone ends as dropped with reason ``rule_removed``."""
