@@ -7,11 +7,11 @@ from typing import Any
 from common.chain import nodes as n
 from common.chain import pycode as py
 from common.chain.commands.spec import DYNAMIC, BadArgument, BoundCall, Err, Kind, Param, Spec, Static
-from common.chain.compiler_expressions import Expressions
+from common.chain.compiler_expressions import Expressions, literal_text
 from common.chain.emitter import Form, Need, Result, ok, pred
 from common.chain.errors import ChainError
 from common.chain.lowering import LOWERINGS
-from common.chain.scopes import Given, in_text_order
+from common.chain.scopes import Given, in_text_order, param_of
 
 _SCALARS = (str, int, float, bool, type(None))
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
@@ -176,9 +176,11 @@ class Commands(Expressions):
         return ok(py.const(value), _TYPES.get(type(value), "")) if isinstance(value, _SCALARS) else None
 
 
-def literal_of(node: Any) -> Any:
-    """The value of a literal, or DYNAMIC."""
-    return node.value if isinstance(node, n.Literal | n.Text) else DYNAMIC
+def literal_of(node: Any, type_: str = "any") -> Any:
+    """The value of a literal as an argument of this type, or DYNAMIC."""
+    if isinstance(node, n.Literal):
+        return literal_text(node) if type_ == "text" else node.value
+    return node.value if isinstance(node, n.Text) else DYNAMIC
 
 
 def static_of(bound: BoundCall) -> Static:
@@ -193,7 +195,8 @@ def static_of(bound: BoundCall) -> Static:
             options[key] = DYNAMIC if DYNAMIC in parts else parts
         else:
             options[key] = True if given is True else literal_of(given)
-    return Static(tuple(literal_of(arg) for arg in bound.args), options)
+    types = [param_of(bound, at).type for at in range(len(bound.args))]
+    return Static(tuple(map(literal_of, bound.args, types)), options)
 
 
 __all__ = ["Commands", "Param", "literal_of", "static_of"]

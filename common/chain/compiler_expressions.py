@@ -7,10 +7,16 @@ from typing import Any
 
 from common.chain import nodes as n
 from common.chain import pycode as py
+from common.chain import values
 from common.chain.compiler_variables import Variables
 from common.chain.emitter import Need, Result, has_substitution
 
 _TYPES = {bool: "bool", int: "int", float: "float", type(None): "", str: "str"}
+
+
+def literal_text(node: n.Literal) -> str:
+    """A literal where text is wanted: a number as it is spelled."""
+    return node.spelling if type(node.value) in (int, float) else values.text(node.value)
 
 
 class Expressions(Variables):
@@ -38,7 +44,7 @@ class Expressions(Variables):
     def text(self, node: n.Expression) -> Any:
         """An expression where text is wanted: a str."""
         if isinstance(node, n.Literal):
-            return py.const(node.spelling)
+            return py.const(literal_text(node))
         value, type = self.value(node, keep=False)
         return self.as_text(value, type)
 

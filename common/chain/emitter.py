@@ -219,10 +219,12 @@ class Emitter:
             return py.choose(py.compare(held, py.IS_NOT, py.const(False)), held, py.name("ERR_FALSE"))
         if result.form is Form.SIGNAL:
             return py.call("of_signal", [result.expr])
-        return result.expr
+        return py.const("") if result.form is Form.NEVER else result.expr
 
     def value_of(self, result: Result) -> tuple[Any, str]:
         """The value of ``$(...)``: that of Ok and of an answer; a fault leaves the statement. Also its class name."""
+        if result.form is Form.NEVER:
+            return py.const(""), "str"
         if result.form in (Form.OK, Form.PRED):
             return result.expr, result.type
         if result.form is Form.SIGNAL:

@@ -120,6 +120,8 @@ class _Analysis:
         """A statement with bodies of its own."""
         if isinstance(node, n.For):
             self.expression(node.collection)
+            if len(set(node.names)) < len(node.names):
+                self.fail("NAME", "the two names of for must differ", node.span)
             for name in node.names:
                 self.declare(name, BLOCK, node.span)
             self.loops += 1
@@ -268,13 +270,11 @@ class _Analysis:
         """A target of a write: what is read-only is refused here, where the text alone says so."""
         self.mention(target)
         level = self.level_of(target.name)
-        if (level == INPUT and self.inputs[target.name] is Access.READ_ONLY) or target.name in READ_ONLY_NAMES:
+        frozen = target.name in READ_ONLY_NAMES and not target.steps  # below it, the run decides
+        if frozen or (level == INPUT and self.inputs[target.name] is Access.READ_ONLY):
             message = f"${target.name} is read-only"
-            hint = (
-                ""
-                if target.steps or target.name in READ_ONLY_NAMES
-                else f": declare a name of your own with local {target.name} = ..."
-            )
+            own = f": declare a name of your own with local {target.name} = ..."
+            hint = "" if target.steps or frozen else own
             self.fail("READ-ONLY", message + hint, target.span)
 
 
@@ -288,13 +288,15 @@ class Given:
     option: Opt | None = None
 
 
+def param_of(bound: BoundCall, at: int) -> Param:
+    """The parameter of the argument at this place: a repeated last one takes all that follow."""
+    params = bound.spec.params
+    return params[min(at, len(params) - 1)]
+
+
 def in_text_order(bound: BoundCall) -> Iterator[Given]:
     """Arguments and option values of a call in the order of the text, which is the order of evaluation."""
-    params = bound.spec.params
-    given = [
-        Given(params[min(at, len(params) - 1)].name, node, params[min(at, len(params) - 1)])
-        for at, node in enumerate(bound.args)
-    ]
+    given = [Given(param_of(bound, at).name, node, param_of(bound, at)) for at, node in enumerate(bound.args)]
     options = {opt.name: opt for opt in bound.spec.options}
     for name, value in bound.options.items():
         for part in value if isinstance(value, tuple) else (value,):
