@@ -20,14 +20,14 @@ BLOCKS = ("one", "two")
 CHAINS = ("first", "second")
 GLOBAL = "util"
 DEFAULT = '"d"'
-TARGETS = (*BLOCKS, *CHAINS, GLOBAL, "first:one", "util:util:two", "util:two")
+TARGETS = (*BLOCKS, *CHAINS, GLOBAL, "first:one", "util:util:two")
+GLOBAL_TARGETS = (*BLOCKS, GLOBAL, "util:util:two")
 LITERALS = (
     "0", "1", "2", "-1", "1.50", "3.0", "true", "false", "null", "word", '"x"', '"1"', "''", '"a b"', "yes",
 )  # fmt: skip
 FIXED = {
     "L": LITERALS,
     "n": NAMES,
-    "t": TARGETS,
     "w": ("", "", "", "", "local ", "chain ", "global ", "export ", "block "),
     "l": ("", "", "--from block", "--from chain", "--from lib"),
     "f": ("a", "b", "a, b", "c, a"),
@@ -41,7 +41,7 @@ INPUTS = {
 STEPS = ("", "", "", ".k", ".m.k", ".tags", "[0]", '["k"]', "?.z", "[$a]", ".headers", ".m", ".path", "?[$b[0]]")
 
 # Templates: <v> a value, <q> an operand of a comparison, <n> a variable's name, <p> a path, <r> a read of a variable,
-# <o> an operand of and/or, <s> one without operators, <t> an id, <w> a scope word, <l> a level, <P> a predicate.
+# <o> an operand of and/or, <s> one without operators, <t> an id for exec, <g> one for goto, <w> a scope word, <l> a level, <P> a predicate.
 VALUES = {
     "flat": ("<L>", "<L>", "<r>", "<r>"),
     "deep": (
@@ -58,7 +58,7 @@ COMMANDS = (
     "append <v> <v>", "append <v> <v>", "upper <v>", "strip-prefix <v> <v>", "parse-uri <v>", "to-number <v>", "len <r>",
     'split <v> "/"', "echo <v>", "list-push <n> <v>", "list-push $<p> <v>", "list-pop <n>", "map-add <n> k <v>",
     "map-remove $<p> k", "list-set <n> 0 <v>", "set-create <n>", "set-add <n> x", "map-create <n>", "list-clear <n>",
-    "delete <n>", "delete $<n>.k", "type <n>", "build-json <v>", "json-get <v> k", "choice <v>",
+    "delete <n>", "delete $<n>.k", "type <n>", "build-json <v>", "json-get <v> k", "choice <r>",
     'split --capture <n> <v> "/"', 'replace $<n> "x" "y"', 'match-path --capture-named <n> <v> "/{k}/**"',
     "set-create --block <n>", "exec <t>", "exec <t>", "invoke <t> --arg k <v>", "map <r> $(<s>)",
     "capture --value <n> --status <n> $(<o>)", "capture --ok <n> $(<s>)", "first-ok $(<s>) $(<P>)",
@@ -70,7 +70,7 @@ ASSIGNMENTS = (
 )  # fmt: skip
 CONTROLS = (
     "return <l> <v>", "error <l> <v>", "return <l>", "error <l>", "exit <v>", "exit", "accept", "reject <v>", "drop",
-    "forward <v>", 'return "forward ${a}"', "return accept", "goto <t>", "goto <t>",
+    "forward <v>", 'return "forward ${a}"', "return accept", "goto <g>", "goto <g>",
 )  # fmt: skip
 IN_LOOPS = (*CONTROLS, *("break <v>", "break", "continue") * 4)
 OPERANDS = ("<s>", "<s>", "<s>", "<o> && <o>", "<o> || <o>", "! <s>", "(<o> || <s>)", "<s> && <s> || <s>")
@@ -96,6 +96,7 @@ class Writer:
 
     def __init__(self, one: Callable[[Sequence[Any]], Any]) -> None:
         self.one = one
+        self.targets: Sequence[str] = TARGETS
         self._loops = 0
 
     def often(self, of: int) -> bool:
@@ -110,6 +111,8 @@ class Writer:
         """What fills one kind of hole."""
         if kind in FIXED:
             return str(self.one(FIXED[kind]))
+        if kind in "tg":  # goto takes no id with colons
+            return str(self.one([id for id in self.targets if kind == "t" or ":" not in id]))
         if kind in "pr":
             path = f"{self.one((*NAMES, *NAMES, *NAMES, 'REQ', 'RESP', 'resp', 'result'))}{self.one(STEPS)}"
             if kind == "r" and self.often(6):
@@ -152,6 +155,7 @@ def program(one: Callable[[Sequence[Any]], Any]) -> Program:
     """A list of two chains and one global chain."""
     writer = Writer(one)
     main = n.LibSource("main", tuple(writer.chain(chain) for chain in CHAINS))
+    writer.targets = GLOBAL_TARGETS
     util = n.LibSource(GLOBAL, (writer.chain(GLOBAL),))
     return Program(main, {GLOBAL: util}, INPUTS, ("RESP",), writer.often(8), one(range(4)))
 
