@@ -15,9 +15,9 @@ from common.chain.lint_cyfs import from_cyfs as cyfs_findings
 from common.chain.lint_cyfs import in_wrong_text
 from common.chain.lint_faults import loose, untested_faults
 from common.chain.lint_flow import Flow
-from common.chain.lint_model import Finding, Program, Severity, commands, finding
+from common.chain.lint_model import CALLS, Finding, Program, Severity, commands, finding
 from common.chain.lint_names import Names
-from common.chain.nodes import BlockSource, LibSource
+from common.chain.nodes import BlockSource, LibSource, Text
 
 
 def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs: bool = False) -> list[Finding]:
@@ -38,6 +38,7 @@ def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs
         *loose(program),
         *_run_twice(program),
     ]
+    found += _targets(program, {(item.where, item.span) for item in found if item.code == "PC-LINK-TARGET"})
     if from_cyfs:
         found += cyfs_findings(program)
         found += _of_wrong_texts(lists, {unit.where for unit in program.units})
@@ -76,6 +77,18 @@ def _of_error(error: ChainError, blocks: dict[str, tuple[LibSource, BlockSource]
     if place is None:
         return Finding(error.code, Severity.ERROR, message, error.where, error.span, error.source)
     return finding(*place, error.where, error.code, Severity.ERROR, message, error.span, "")
+
+
+def _targets(program: Program, told: set[tuple[str, Span]]) -> Iterator[Finding]:
+    """Literal targets that do not exist, in blocks that have other errors: mounting does not come to them there."""
+    for unit in program.units:
+        for command in commands(unit):
+            bound = unit.scopes.bound.get(id(command))
+            if command.name in CALLS and bound and bound.args and isinstance(bound.args[0], Text):
+                target = bound.args[0]
+                if program.called(unit, command) is None and (unit.where, target.span) not in told:
+                    message = f"{command.name}: there is no {target.value}"
+                    yield unit.finding("PC-LINK-TARGET", Severity.ERROR, message, target.span)
 
 
 def _run_twice(program: Program) -> Iterator[Finding]:

@@ -20,7 +20,8 @@ from common.chain.scopes import BLOCK
 _SUBJECT_GROUPS = ("match", "text", "uri", "data", "collections", "operations")
 _NOT_SUBJECTS = ("echo", "append", "chance", "limit", "now")
 _MULTI = ("--multi", "-m")
-_GOTO_FLAGS = ("--block", "--chain", "--lib", "--arg", "--from", "--ok-from", "--err-from")
+_GOTO_FLAGS = ("--block", "--chain", "--lib", "--arg")
+_LEVEL_FLAGS = ("--from", "--ok-from", "--err-from")
 _CAPTURE_FLAGS = ("--control", "--control-kind", "--from")
 _GATEWAY = {
     "redirect": "the gateway's command",
@@ -108,16 +109,21 @@ def _as_variable(argument: n.Argument, names: set[str]) -> n.Argument:
 
 def _goto(program: Program, unit: Unit, node: n.Command) -> Iterator[Finding]:
     """The engine's goto with flags is a call that returns; goto jumps here and never comes back."""
-    flags = [part for part in node.arguments if isinstance(part, n.Option) and part.spelling in _GOTO_FLAGS]
-    if node.name != "goto" or not flags:
+    if node.name != "goto":
         return
-    words = [part for part in node.arguments if not isinstance(part, n.Option) or part.spelling in ("--arg", "--chain")]
-    call = line_of(n.Command("invoke", tuple(part for part in words)))
-    levels = " ".join(part.spelling for part in flags if part.spelling.endswith("from"))
-    message = "goto jumps and never returns, and takes an id alone; what the engine did is a call and a return"
-    yield _finding(
-        unit, "GOTO", message + (f" (for {levels}: return --from)" if levels else ""), node.span, f"return $({call})"
-    )
+    kept: list[n.Argument] = []
+    level: tuple[n.Argument, ...] = ()
+    arguments = iter(node.arguments)
+    for part in arguments:
+        if isinstance(part, n.Option) and part.spelling in _LEVEL_FLAGS:
+            value = part.value or next(arguments, None)
+            level = (n.Option("from", "--from"), value) if value is not None else ()
+        else:
+            kept.append(part)
+    if level or any(isinstance(part, n.Option) and part.spelling in _GOTO_FLAGS for part in kept):
+        call = n.Substitution(n.Command("invoke", tuple(kept)))
+        message = "goto jumps and never returns, and takes an id alone; what the engine did is a call and a return"
+        yield _finding(unit, "GOTO", message, node.span, line_of(n.Command("return", (*level, call))))
 
 
 def _error(program: Program, unit: Unit, node: n.Command) -> Iterator[Finding]:
