@@ -109,9 +109,11 @@ def _fell(e: Statements, result: Result) -> Any:
     if result.form is Form.PRED:
         return py.choose(expr, py.name("FELL_TRUE"), py.name("FAILED_FALSE"))
     if result.form is Form.OK:
-        if py.is_const(expr) and expr.value == "" and type(expr.value) is str:
-            return py.name("FELL_EMPTY")
+        if py.is_const(expr):
+            return py.const((FELL, expr.value, ""))
         return py.tuple_([py.const(FELL), expr, py.const("")])
+    if result.form is Form.MIXED and isinstance(expr, ast.Name) and expr.id == "ERR_EMPTY":
+        return py.name("FAILED_EMPTY")
     return py.call("fell", [e.mixed(result)])
 
 

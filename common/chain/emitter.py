@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from common.chain import nodes as n
@@ -82,7 +83,7 @@ class Config:
     strict: bool = False
     traced: bool = False
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """The same for configurations that give the same code."""
         return (tuple(self.inputs.items()), self.registry, self.verbs.key, self.strict, self.traced)

@@ -164,6 +164,11 @@ def _strip(*, prefix: bool) -> Lowering:
         if bound.options:
             return None
         (value, _), (affix, _) = e.sequence([(arg, "text") for arg in bound.args])
+        if py.is_const(value) and py.is_const(affix):
+            whole, part = value.value, affix.value
+            if not (whole.startswith(part) if prefix else whole.endswith(part)):
+                return Result(Form.MIXED, py.name("ERR_EMPTY"), "str", faults=False)
+            return ok(py.const(whole.removeprefix(part) if prefix else whole.removesuffix(part)), "str")
         value, affix = e.hold(value), e.hold(affix)
         size = py.const(len(affix.value)) if py.is_const(affix) else py.call("len", [affix])
         if prefix:
