@@ -170,13 +170,16 @@ class Oracle:
 
     def _tail(self, run: Evaluator, jump: Jump, listed: bool) -> Result:
         """A chain that is not of this list takes over, and the list ends with it."""
-        assert jump.target.chain is not None
-        try:
-            return self.chain(run, jump.target.chain, dict(jump.env), listed=listed)
-        except Leave as control:
-            if control.level == "lib":
-                raise
-            return self._unit_left(run, control, listed)
+        while True:
+            assert jump.target.chain is not None
+            try:
+                return self.chain(run, jump.target.chain, dict(jump.env), listed=listed)
+            except Leave as control:
+                if control.level == "lib":
+                    raise
+                return self._unit_left(run, control, listed)
+            except Jump as further:
+                jump = further
 
     def chain(
         self, run: Evaluator, chain: Chain, env: dict[str, Any], *, start: Block | None = None, listed: bool
