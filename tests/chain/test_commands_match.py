@@ -139,6 +139,11 @@ def test_expressions_are_those_of_re2(pattern: str) -> None:
     assert fault(called("match-reg", "a", pattern)).startswith("match-reg: bad regular expression: ")
 
 
+def test_single_bytes_of_a_character() -> None:
+    """An expression may take a single byte; what it cuts is shown as such and nothing fails."""
+    assert captured("match-reg", "é", r"(\C)") == (True, ["\ufffd", "\ufffd"], {})
+
+
 def test_dollar_is_the_end_of_the_text() -> None:
     """``$`` does not match before a newline, in neither form."""
     for pattern in ("a$", "^a$", "(a)$"):
