@@ -28,7 +28,7 @@ def kinds(text: str) -> list[str]:
             ["variable", "!==", "number", "<=", "number", ">=", "number", "<", "number", ">", "number", "=", "number"],
         ),
         ("a;b\n\nc", ["word", "end", "word", "end", "word"]),
-        ("a && \n b || # c\n\n d", ["word", "&&", "word", "||", "word", "end", "word"]),
+        ("a && \n b || # c\n\n d", ["word", "&&", "word", "||", "word"]),
         ("a \\\n b", ["word", "word"]),
         ("(a\nb)\nc", ["(", "word", "word", ")", "end", "word"]),
         ("a^b", ["word", "bad", "word"]),
