@@ -11,7 +11,7 @@ from common.chain import values
 from common.chain.commands.spec import BoundCall, Err, Kind, Param, Spec
 from common.chain.errors import LimitError
 from common.chain.values import MISSING, Set
-from tests.chain.oracle_state import Control, Frame, Leave, Loop, Passed, Result, State, first_word, misuse
+from tests.chain.oracle_state import Frame, Leave, Loop, Passed, Result, State, first_word, misuse
 
 if TYPE_CHECKING:
     from tests.chain.oracle import Oracle
@@ -243,14 +243,6 @@ class Evaluator:
                 raise misuse("PC-RUN-EMPTY-TARGET")
             if verb in self.host.verbs:
                 state.verb, state.target = verb, target
-
-    # -- commands ------------------------------------------------------------------------------------------------------
-
-    def _command(self, frame: Frame, node: n.Command) -> Result:
-        bound = frame.block.levels.bound(node)
-        spec, verb = bound.spec, bound.spec.name
-        if verb in self.host.verbs:
-            state.verb, state.target = verb, target
 
     # -- commands ------------------------------------------------------------------------------------------------------
 

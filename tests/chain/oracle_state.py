@@ -37,7 +37,7 @@ class Result(NamedTuple):
     raised: str = ""
 
 
-class Passed(Exception):  # noqa: N818 - a fault on its way to its statement
+class Passed(Exception):
     """A fault in ``$(...)`` that makes the statement around it fault."""
 
     def __init__(self, value: Any) -> None:
@@ -45,7 +45,7 @@ class Passed(Exception):  # noqa: N818 - a fault on its way to its statement
         super().__init__(value)
 
 
-class Control(Exception):  # noqa: N818 - a jump
+class Control(Exception):
     """What leaves statements: the base of all controls."""
 
 

@@ -82,7 +82,7 @@ main:
       main:
         block: |
           exec parse_appid
-          exec permit_check 
+          exec permit_check
           exec forward_to_service
           exec forward_to_app
       parse_appid: {run: false, block: 'app=$REQ.app'}
@@ -114,7 +114,7 @@ main:
     blocks:
       main:
         block: |
-          exec select_node 
+          exec select_node
           forward ${upstream_url}
       select_node:
         run: false
