@@ -125,6 +125,7 @@ class Program:
         self.units = [unit for lib in self.libs for unit in self._units(lib)]
         others = [lib for lib in globals_.values() if lib not in self.libs]
         self.all = [*self.units, *(unit for lib in others for unit in self._units(lib))]
+        self._globals = frozenset(lib.id for lib in globals_.values())
         self._ids = self._index()
 
     def _units(self, lib: n.LibSource) -> Iterator[Unit]:
@@ -143,23 +144,27 @@ class Program:
             return None
         only = next((sort for sort in ("block", "chain", "lib") if sort in bound.options), "")
         for sort, key in _meanings(unit, tuple(bound.args[0].value.split(":"))):
-            found = self._ids.get((sort, *key))
-            if found and only in ("", sort):
-                return found if sort == "block" else [called for called in found if called.runs or len(found) == 1]
+            if only not in ("", sort) or key[0] not in ("", unit.lib.id, *self._globals):
+                continue
+            found = self._ids.get((sort, *key), [])
+            if found:
+                return found if sort == "block" else [called for called in found if called.block.run is not False]
         return None
 
     def _index(self) -> dict[tuple[str, ...], list[Unit]]:
-        """The blocks behind every id. Of two lists that have the same one, the first counts."""
+        """The blocks behind every id: (sort, list, chain, block) as far as needed, the list "" for any global chain."""
         ids: dict[tuple[str, ...], list[Unit]] = {}
         for unit in self.all:
             lib, chain, block = unit.lib.id, unit.chain.id, unit.block.id
             ids.setdefault(("block", lib, chain, block), [unit])
-            ids.setdefault(("block", chain, block), [unit])
-            for key in (("chain", lib, chain), ("lib", lib)):
-                ids.setdefault(key, []).append(unit)
-            same_chain = ids.setdefault(("chain", chain), [])
-            if not same_chain or same_chain[0].lib is unit.lib:
-                same_chain.append(unit)
+            ids.setdefault(("chain", lib, chain), []).append(unit)
+            if unit.chain.run is not False:
+                ids.setdefault(("lib", lib), []).append(unit)
+            if lib in self._globals:
+                ids.setdefault(("block", "", chain, block), [unit])
+                same_id = ids.setdefault(("chain", "", chain), [])
+                if not same_id or same_id[0].lib is unit.lib:
+                    same_id.append(unit)  # of two lists with such a chain the first counts
         return ids
 
 
@@ -169,11 +174,11 @@ def _meanings(unit: Unit, parts: tuple[str, ...]) -> Iterator[tuple[str, tuple[s
     if len(parts) == 1:
         yield "block", (lib, unit.chain.id, *parts)
         yield "chain", (lib, *parts)
-        yield "chain", parts
+        yield "chain", ("", *parts)
         yield "lib", parts
     elif len(parts) == 2:
         yield "block", (lib, *parts)
-        yield "block", parts
+        yield "block", ("", *parts)
         yield "chain", parts
     else:
         yield "block", parts
@@ -303,7 +308,8 @@ class _Mentions:
                 continue
             if kind in (Kind.UPDATE, Kind.WRITE) and isinstance(part.node, n.Variable):
                 creates = bound.spec.name.endswith("-create")
-                yield self._mention(part.node, read=not creates, write=bound.spec.name != "delete", sure=not creates)
+                writes = bound.spec.name != "delete" and not part.node.steps
+                yield self._mention(part.node, read=not creates, write=writes, sure=not creates)
             elif kind is not Kind.NAME:
                 sure = not (part.param and part.param.missing)
                 yield from self.expression(part.node, sure)
@@ -315,7 +321,7 @@ class _Mentions:
         for step in node.steps:
             if isinstance(step.key, n.Variable):
                 yield from self.expression(step.key)
-        yield self._mention(node, read=bool(node.steps), write=True)
+        yield self._mention(node, read=bool(node.steps), write=not node.steps)
 
     def _mention(self, node: n.Variable, **what: bool) -> Mention:
         return Mention(node.name, self._scopes.levels.get(id(node), "chain"), node.span, **what)

@@ -148,6 +148,25 @@ def test_global_chains_and_jumps() -> None:
     assert lint(load_yaml(text).values(), point=POINT) == []
 
 
+def test_what_a_target_means() -> None:
+    """A target is looked for in the own list and in the global chains, not in lists that are mounted beside."""
+    text = "a: {c: {blocks: {x: {block: 'exec d && accept || reject'}}}}\nb: {d: {blocks: {y: {block: accept}}}}"
+    lists = load_yaml(text)
+    assert codes(lint(lists.values(), point=POINT)) == ["x PC-LINK-TARGET"]
+    point = HookPoint("main", engine=Engine(libs={"b": lists["b"]}))
+    assert codes(lint([lists["a"]], point=point)) == ["x PC-LINT-UNREACHABLE"] * 2
+
+
+def test_a_called_chain_runs_its_blocks() -> None:
+    """A chain that does not run by itself, called by its id, runs the blocks that do not say otherwise."""
+    text = """\
+a: {blocks: {x: {block: 'exec b || reject; accept'}}}
+b: {run: false, blocks: {y: {block: 'eq $REQ.a 1 || error "no"'}, z: {run: false, block: accept}}}
+"""
+    assert lint(load_yaml(text).values(), point=POINT) == []
+    assert codes(lint(load_yaml(text.replace("|| error", "&& echo")).values(), point=POINT)) == []
+
+
 def test_a_block_that_is_called() -> None:
     """The last statement of a called block gives its status to the caller: its fault is not untested there."""
     text = """\
