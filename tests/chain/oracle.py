@@ -215,7 +215,7 @@ class Oracle:
     def _unit_left(self, run: Evaluator, control: Leave, listed: bool) -> Result:
         if listed:
             self._left(run.state, control)
-        return Result(control.ok, "" if control.value is MISSING else control.value)
+        return Result(control.ok, given(control.value), raised="" if control.ok else control.level)
 
     def block(self, run: Evaluator, chain: Chain, block: Block, env: dict[str, Any], *, listed: bool) -> Result:
         """Run one block in a fresh block environment."""

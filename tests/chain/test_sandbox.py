@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import ast
+import dis
+import re
+import types
+from collections.abc import Iterator
 
 import pytest
 
@@ -131,11 +134,48 @@ def test_values_of_the_host_are_copied() -> None:
     assert given == {"RESP": {"headers": {"a": "1"}, "tags": ["t"]}}
 
 
-def test_generated_code_calls_only_what_it_was_given() -> None:
-    """The code that is made of a block has no import, no builtins and no attribute with underscores."""
-    point = HookPoint("main", engine=Engine(), inputs={"REQ": Access.READ_ONLY})
-    point.mount(block('x=$REQ.a[0]\nfor k, v in {a: $x} then\n  y=$(append $k "${v}")\nend\nexec main || return $y'))
-    tree = ast.parse(point.explain_code())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not [name for name in attributes if name.startswith("_")]
+EVERYTHING = """
+x=$REQ.zebra[0].giraffe
+local elephant={rhino: "$5"}
+for key, value in $elephant then
+  y=$(append $key "${value} ${REQ.hippo ?? 'd'}") || break
+end
+case $x as lion then
+  when match $lion "*tiger*" then elephant.panther=$(first-ok $(exec main) $(eq 1 1))
+end
+match-result $(capture --value puma --ok leopard $(split --capture lynx $y "/"))
+ok(bear)
+  map $elephant $(echo $__key $bear) && goto main
+end
+global cheetah=$puma
+exec main || return $cheetah
+"""
+
+
+def test_generated_code_has_no_world() -> None:
+    """A block's function has no builtins and no import; of Python's attributes it looks at the class alone, and no word
+    of the chain's text is a global name or an attribute in it.
+    """
+    point = mounted(Program(block(EVERYTHING.replace("'d'", "7")), inputs={"REQ": {}}))
+    (mount,) = point.mounted
+    function = mount.linked.chains[0].blocks[0].function
+    assert function.__globals__["__builtins__"] == {}
+    words = set(re.findall(r"[a-z]{3,}", EVERYTHING)) & {
+        "zebra", "giraffe", "elephant", "rhino", "key", "hippo", "lion", "tiger", "panther", "puma", "leopard", "lynx",
+        "bear", "cheetah",
+    }  # fmt: skip
+    assert len(words) == 14
+    for code in codes(function.__code__):
+        assert not {"IMPORT_NAME", "IMPORT_FROM", "LOAD_BUILD_CLASS"} & {
+            step.opname for step in dis.get_instructions(code)
+        }
+        assert {name for name in code.co_names if name.startswith("_")} <= {"__class__"}
+        assert not words & set(code.co_names)
+
+
+def codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code, and all code inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from codes(constant)
