@@ -109,7 +109,8 @@ class Commands(Expressions):
         args = [order[id(arg)] for arg in bound.args if id(arg) in order]
         if spec.needs_run:
             args.insert(0, py.name("run"))
-        function = self.constant(prepared if prepared is not None else call)
+        note = f"{spec.name}, prepared for its literals" if prepared is not None else spec.name
+        function = self.constant(prepared if prepared is not None else call, note)
         return py.call(function, args, node.span, self._keywords(bound, outs, order, prepared is not None))
 
     def _keywords(self, bound: BoundCall, outs: set[str], order: dict[int, Any], prepared: bool) -> list[Any]:
@@ -134,8 +135,10 @@ class Commands(Expressions):
         param = given.param
         if param is None:
             return "text" if given.option is not None and given.option.type == "text" else "value"
-        if param.missing or param.kind in (Kind.READ, Kind.UPDATE):
+        if param.missing:
             return "missing"
+        if param.kind in (Kind.READ, Kind.UPDATE):
+            return "raw"
         if param.type == "text":
             return "text"
         return "peek" if spec.predicate or param.type in ("number", "int") else "value"
@@ -170,7 +173,7 @@ class Commands(Expressions):
 
     def _constant_result(self, value: Any, spec: Spec) -> Result | None:
         if isinstance(value, Err):
-            return Result(Form.MIXED, self.constant(value)) if isinstance(value.value, _SCALARS) else None
+            return Result(Form.MIXED, self.constant(value, repr(value))) if isinstance(value.value, _SCALARS) else None
         if spec.predicate:
             return pred(py.const(bool(value)))
         return ok(py.const(value), _TYPES.get(type(value), "")) if isinstance(value, _SCALARS) else None

@@ -61,7 +61,8 @@ class Expressions(Variables):
         return self.sequence([(node, "value") for node in nodes])
 
     def sequence(self, wanted: Sequence[tuple[n.Expression, str]]) -> list[tuple[Any, str]]:
-        """Evaluate in order. Modes: ``value``, ``peek`` (no reference is kept), ``missing`` (MISSING stays), ``text``.
+        """Evaluate in order. Modes: ``value``, ``peek`` (no reference is kept), ``raw`` (MISSING stays, but not
+        under ``strict``), ``missing`` (it stays), ``text``.
 
         What stands before a ``$(...)`` is evaluated before it, into a register.
         """
@@ -70,8 +71,8 @@ class Expressions(Variables):
         for at, (node, mode) in enumerate(wanted):
             if mode == "text":
                 item = self.text(node), "str"
-            elif mode == "missing":
-                item = self.value(node, absent="M", strict=False)
+            elif mode in ("missing", "raw"):
+                item = self.value(node, absent="M", strict=mode == "raw")
             else:
                 item = self.value(node, keep=mode == "value")
             if at < last and not py.is_const(item[0]):

@@ -56,11 +56,13 @@ class Statements(Controls):
 
     def statement(self, node: n.Statement, need: Need, *, alone: bool = False) -> Result:
         """One statement; a fault in its arguments is its result."""
-        outer, frame = self.out, Frame(need)
+        outer, frame, span = self.out, Frame(need), self.span
         self.frames.append(frame)
+        self.span = node.span
         result = self._dispatch(node, need, alone)
         self.frames.pop()
         if not frame.guards:
+            self.span = span
             return result
         if need is Need.NOTHING:
             self.discard(result)
@@ -69,7 +71,7 @@ class Statements(Controls):
             self.emit(py.assign(frame.register, done))
         if not self.out:
             self.emit(py.pass_())
-        self.out = outer
+        self.out, self.span = outer, span
         self.known = self.met((frame.before, self.known)) if result.form is not Form.NEVER else frame.before
         if need is Need.NOTHING:
             return ok(py.const(""))
@@ -346,11 +348,11 @@ class Statements(Controls):
         register = self.temp() if need is Need.BOTH else ""
         if register:
             self.emit(py.assign(register, py.const("")))
+        if self.scopes.calls:
+            self.forget_chain()
         known = dict(self.known)
         saved = [self.bind(name) for name in node.names]
         self.known = dict.fromkeys(self.known, "") | {local_of(name): "" for name in node.names}
-        for local in self.deleted:
-            self.known.pop(local, None)
         self.enter_loop(register, may_write(node.body, self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

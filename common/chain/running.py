@@ -177,7 +177,7 @@ def run_list(run: Run, lib: LinkedLib) -> bool:
         for function in chain.functions:
             signal = function(run, env, 0)
             kind = signal[0]
-            if kind == FELL or kind == FAILED:
+            if kind == FELL or kind == FAILED:  # noqa: SIM109 - twice as fast
                 continue
             if kind == VERB:
                 _, run.target, run.where, run.verb = signal
@@ -199,7 +199,7 @@ def run_list(run: Run, lib: LinkedLib) -> bool:
 def settle(run: Run, signal: Signal) -> bool:
     """What a signal means on a hook point's list; True when the run ends with it."""
     kind = signal[0]
-    if kind == FELL or kind == FAILED or kind == FAULTED:
+    if kind in (FELL, FAILED, FAULTED):
         run.ok = True
         return False
     run.where = signal[2]

@@ -49,6 +49,14 @@ class Scopes:
     errors: list[ChainError] = field(default_factory=list)
     declared: list[tuple[str, str, Span]] = field(default_factory=list)
     """Name, level and place of every declaration, in the order of the text."""
+    reads: dict[str, int] = field(default_factory=dict)
+    """How often a name is mentioned."""
+    written: set[str] = field(default_factory=set)
+    """Names that are written, whatever their level."""
+    deleted: set[str] = field(default_factory=set)
+    """Names that ``delete`` may take away."""
+    calls: bool = False
+    """Whether there is an exec or invoke: another block may then change this chain's variables."""
 
     def level(self, mention: n.Variable) -> str:
         """The level that a write to ``mention`` goes to."""
@@ -174,6 +182,10 @@ class _Analysis:
                     self.expression(value)
             return
         self.scopes.bound[id(node)] = bound
+        if spec.name in ("exec", "invoke"):
+            self.scopes.calls = True
+        elif spec.name == "delete" and spec.call is None:
+            self.scopes.deleted |= {arg.name for arg in bound.args if isinstance(arg, n.Variable)}
         self.placement(node)
         if spec.name == "map" and spec.call is None:
             self.map(node, bound)
@@ -260,6 +272,7 @@ class _Analysis:
     def mention(self, node: n.Variable) -> None:
         """Note the level of a variable and look into its indices and its default."""
         self.scopes.levels[id(node)] = self.level_of(node.name)
+        self.scopes.reads[node.name] = self.scopes.reads.get(node.name, 0) + 1
         for step in node.steps:
             if isinstance(step.key, n.Variable):
                 self.mention(step.key)
@@ -269,6 +282,8 @@ class _Analysis:
     def write(self, target: n.Variable) -> None:
         """A target of a write: what is read-only is refused here, where the text alone says so."""
         self.mention(target)
+        if not target.steps:
+            self.scopes.written.add(target.name)
         level = self.level_of(target.name)
         frozen = target.name in READ_ONLY_NAMES and not target.steps  # below it, the run decides
         if frozen or (level == INPUT and self.inputs[target.name] is Access.READ_ONLY):
