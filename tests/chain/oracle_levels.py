@@ -124,7 +124,7 @@ class Levels:
     def _declare_named(self, bound: BoundCall, kinds: list[Kind]) -> None:
         """``map-create --block m`` and the like declare the name that they write."""
         levels = [LEVEL_OPTIONS[name] for name in bound.options if name in LEVEL_OPTIONS]
-        if levels and bound.args and kinds[0] in (Kind.WRITE, Kind.UPDATE):
+        if levels and bound.args and kinds[0] is Kind.UPDATE:
             self._declared[bound.args[0].name] = levels[0]
             self._mention(bound.args[0], bound.args[0].name)
 
