@@ -26,9 +26,9 @@ from common.chain.commands.spec import (
 from common.chain.values import MISSING, Set
 
 LEVELS = (
-    Opt("global", "Make it a variable of the run's globals."),
-    Opt("chain", "Make it a variable of the chain (as without an option)."),
-    Opt("block", "Make it a variable of the block."),
+    Opt("global", "Make it a variable of the run's globals.", group="level"),
+    Opt("chain", "Make it a variable of the chain (as without an option).", group="level"),
+    Opt("block", "Make it a variable of the block.", group="level"),
 )
 EXISTS = Err("there is a variable of this name already")
 
