@@ -14,7 +14,8 @@ from common.chain.errors import Span
 from common.chain.lint_model import Finding, Program, Severity, Unit, commands, substitutions, walk
 
 OK, ERR, RAISED = "ok", "err", "raised"  # raised: an Err that ends the list where nobody tests it
-VERB, ERROR, RETURN, TO_CHAIN, TO_LIST, JUMP, LOOP = "verb", "error", "return", "chain", "list", "goto", "loop"
+VERB, ERROR, RETURN, TO_CHAIN, TO_LIST = "verb", "error", "return", "chain", "list"
+LEAVE, JUMP, LOOP = "exit", "goto", "loop"
 
 Ways = frozenset[str]
 _GOES_ON: Ways = frozenset((OK, ERR, RAISED))
@@ -38,6 +39,7 @@ class Flow:
         self._ways: dict[Unit, Ways] = {}
         self._exits: dict[Unit, list[Exit]] = {}
         self._unreachable: dict[Unit, list[tuple[Span, str]]] = {}
+        self._here = frozenset(program.units)
         for unit in _callees_first(program):
             self._exits[unit], self._unreachable[unit] = [], []
             self._ways[unit] = _Walk(self, unit, self._exits[unit], self._unreachable[unit]).body(unit.body)
@@ -48,7 +50,7 @@ class Flow:
             for span, reason in self._unreachable[unit]:
                 yield unit.finding("PC-LINT-UNREACHABLE", Severity.WARNING, f"this never runs: {reason}", span)
         for lib in self._program.libs:
-            yield from self._without_verb([unit for unit in self._program.units if unit.lib is lib and unit.runs])
+            yield from self._without_verb([unit for unit in self._program.units if unit.lib is lib])
 
     def called(self, unit: Unit, command: n.Command) -> Ways:
         """How an exec or invoke can end: a return or an error of the callee is its answer, a verb passes through."""
@@ -65,18 +67,24 @@ class Flow:
 
     def _without_verb(self, units: list[Unit]) -> Iterator[Finding]:
         """Where the run of a list can end while nothing has decided."""
-        if any(_sets_result(unit) for unit in units):
+        running = [unit for unit in units if unit.runs]
+        if not running:
+            yield from (
+                _no_verb(unit, "no block of this list runs by itself, it ends", unit.body.span) for unit in units[:1]
+            )
+        if not running or any(_sets_result(unit) for unit in units):
             return
         reached: list[Unit] = []
-        for unit in units:
+        for unit in running:
             ways = self._ways[unit]
             reached.append(unit)
-            yield from self._exits_of(unit, (TO_LIST,))
+            yield from self._exits_of(unit, (TO_LIST, LEAVE))
             if JUMP in ways or not ways & {*_GOES_ON, RETURN, TO_CHAIN}:
-                return
-        if not reached:
-            return
+                break
+        yield from self._exits_of_called(reached)
         last = reached[-1]
+        if JUMP in self._ways[last] or not self._ways[last] & {*_GOES_ON, RETURN, TO_CHAIN}:
+            return
         for unit in reached:
             if unit.chain is last.chain:
                 yield from self._exits_of(unit, (TO_CHAIN, RETURN) if unit is last else (TO_CHAIN,))
@@ -84,6 +92,17 @@ class Flow:
             statements = last.body.statements
             span = statements[-1].span if statements else last.body.span
             yield _no_verb(last, "the list can end behind this", span)
+
+    def _exits_of_called(self, reached: list[Unit]) -> Iterator[Finding]:
+        """An exit in a block that is called ends the list, too."""
+        seen, todo = set(reached), list(reached)
+        while todo:
+            for callee in _callees(self._program, todo.pop()):
+                if callee not in seen:
+                    seen.add(callee)
+                    todo.append(callee)
+                    if callee in self._here:
+                        yield from self._exits_of(callee, (LEAVE,))
 
     def _exits_of(self, unit: Unit, ways: tuple[str, ...]) -> Iterator[Finding]:
         for exit_ in self._exits[unit]:
@@ -179,7 +198,7 @@ class _Walk:
             return JUMP
         if node.name in ("break", "continue"):
             return LOOP
-        way = TO_LIST if node.name == "exit" else _LEVELS.get(word, RETURN)
+        way = LEAVE if node.name == "exit" else _LEVELS.get(word, RETURN)
         self._exits.append(Exit(way, node.span))
         return way
 
@@ -193,8 +212,9 @@ class _Walk:
 
     def _assignment(self, node: n.Assignment) -> Ways:
         if isinstance(node.value, n.Substitution):
-            return self.statement(node.value.body)
-        return frozenset((OK,)) | self._arguments((node.value, node.target))
+            return self.statement(node.value.body) | (frozenset((ERR,)) if node.target.steps else frozenset())
+        fails = _BOTH if node.target.steps else frozenset((OK,))  # what has no path is no collection
+        return fails | self._arguments((node.value, node.target))
 
     def _value(self, node: n.Comparison | n.Condition) -> Ways:
         if isinstance(node, n.Condition) and isinstance(node.value, n.Literal):

@@ -137,23 +137,23 @@ class Names:
 
     def _overwritten(self, unit: Unit, body: n.Body) -> Iterator[Finding]:
         """An assignment that another one of the same body makes pointless, with nothing between that could look."""
-        pending: dict[str, n.Assignment] = {}
+        pending: dict[tuple[str, str], n.Assignment] = {}
         for statement in body.statements:
             read = _looks(unit, statement)
             if read is None:
                 pending.clear()
                 continue
-            for name in read & pending.keys():
-                del pending[name]
+            for key in [key for key in pending if key[0] in read] if read else ():
+                del pending[key]
             if isinstance(statement, n.Assignment) and not statement.target.steps and statement.value is not None:
-                if next(substitutions(statement.value), None) is not None:
-                    continue  # a fault would leave the name as it is
-                name = statement.target.name
-                if name in pending:
-                    first, line = pending[name], statement.span.line
+                name, level = statement.target.name, unit.scopes.level(statement.target)
+                if name in RUN_NAMES or next(substitutions(statement.value), None) is not None:
+                    continue  # the verb is chosen by each; a fault would leave the name as it is
+                first, line = pending.get((name, level)), statement.span.line
+                if first is not None:
                     message = f"${name} is set here and again in line {line}, and not read between"
                     yield unit.finding("PC-LINT-OVERWRITTEN", Severity.WARNING, message, first.span)
-                pending[name] = statement
+                pending[name, level] = statement
 
     # -- bare words ----------------------------------------------------------------------------------------------------
 
