@@ -20,6 +20,7 @@ from tests.chain.program import Program
 
 REGISTRY = BUILTIN.extended([match.topic_match(matches, check_filter, TopicError)])
 """The language's commands, and the one that a host adds which knows topics."""
+DEPTH_SHOWN = 6
 NOW_S = 1_700_000_000
 
 
@@ -122,12 +123,16 @@ def effective(program: Program, outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(outputs.get(name, program.inputs[name])) for name in program.writable}
 
 
-def plain(value: Any) -> Any:
-    """A value in which comparing sees types: Bool is not Int, Int is not Float, and a set is no list."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value in which comparing sees types: Bool is not Int, Int is not Float, a set is no list; "..." far down, where
+    a value that holds itself would not end.
+    """
     if isinstance(value, Set):
         return {"$set": sorted(value)}
+    if isinstance(value, list | dict) and depth > DEPTH_SHOWN:
+        return "..."
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, depth + 1) for key, item in value.items()}
     return f"{type(value).__name__} {value!r}" if isinstance(value, float | bool) else value
