@@ -135,9 +135,9 @@ class Commands(Expressions):
         param = given.param
         if param is None:
             return "text" if given.option is not None and given.option.type == "text" else "value"
-        if param.missing:
-            return "missing"
         if param.kind in (Kind.READ, Kind.UPDATE):
+            return "missing" if param.missing else "raw"
+        if param.missing:
             return "raw"
         if param.type == "text":
             return "text"
@@ -169,6 +169,8 @@ class Commands(Expressions):
             value = spec.call(*static.args, **options)
         except ChainError:
             return None  # it ends each run that comes here, not the loading
+        if isinstance(value, Err) and value.fault:
+            self._prepared(bound, spec.specialise)  # what can never work is a load error, here as with a variable
         return self._constant_result(value, spec)
 
     def _constant_result(self, value: Any, spec: Spec) -> Result | None:

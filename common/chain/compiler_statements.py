@@ -24,17 +24,27 @@ class Statements(Controls):
         result = ok(py.const(""), "str")
         for at, node in enumerate(statements):
             last = at == len(statements) - 1
+            self.span = node.span
             result = (
                 self._traced(node, need, last)
                 if self.config.traced
                 else self.whole(node, need if last else Need.NOTHING)
             )
             if result.form is Form.NEVER:
+                self._unreachable(statements[at + 1 :])
                 return NEVER
             if not last or need is Need.NOTHING:
                 self.discard(result)
                 result = ok(py.const(""), "str")
         return result
+
+    def _unreachable(self, statements: Sequence[n.Statement]) -> None:
+        """What comes after a control is compiled for its errors, and left out."""
+        known = dict(self.known)
+        with self.into([]):
+            for node in statements:
+                self.whole(node, Need.NOTHING)
+        self.known = known
 
     def _traced(self, node: n.Statement, need: Need, last: bool) -> Result:
         """A statement with its entry in the trace."""
@@ -123,6 +133,7 @@ class Statements(Controls):
             code, self.out = self.out, here
             junction.add(result, code)
             if result.form is Form.NEVER:
+                self._unreachable(operands[at + 1 :])
                 break
             paths.append(dict(self.known))
         if paths:

@@ -134,9 +134,8 @@ def _oneof(e: Expressions, node: n.Command, bound: BoundCall) -> Result | None:
             py.both(py.class_is(py.bind(register, value), "int"), py.compare(py.name(register), py.IN, choices))
         )
     held = e.hold(value)
-    return pred(
-        py.either(*[equality(e, (held, type_), (py.const(item.value), ""), loose=False) for item in candidates])
-    )
+    same = [equality(e, (held, type_), (py.const(item.value), ""), loose=False) for item in candidates]
+    return pred(py.either(*same) if len(same) > 1 else same[0])
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
