@@ -14,14 +14,14 @@ from typing import Any
 
 from common.chain import nodes as n
 from common.chain import pycode as py
-from common.chain.commands.spec import Kind
 from common.chain.compiler_statements import Statements
-from common.chain.compiler_variables import local_of
-from common.chain.emitter import Config, Form, Link, Need, Result, may_write, walk
+from common.chain.compiler_variables import MISSING, hoisted_of, local_of
+from common.chain.emitter import CHAIN_PREFIX, Config, Form, Link, Need, Result, may_write
 from common.chain.errors import ChainError, ChainErrors
 from common.chain.parser import parse
-from common.chain.scopes import analyse
-from common.chain.signals import FAULTED, FELL
+from common.chain.run import Access
+from common.chain.scopes import BLOCK, Scopes, analyse
+from common.chain.signals import FELL
 
 VERSION = 1
 """Of the code that is generated; part of the key of the cache."""
@@ -37,6 +37,7 @@ class Compiled:
     code: CodeType
     tree: ast.Module
     constants: dict[str, Any]
+    notes: dict[str, str]
     links: tuple[Link, ...]
     writes: bool
 
@@ -69,7 +70,6 @@ def compile_block(text: str, config: Config) -> Compiled:
     body = parse(text)
     scopes = analyse(body, inputs=config.inputs, registry=config.registry, verbs=config.verbs)
     e = Statements(scopes, config)
-    e.deleted = _deleted(body, scopes.bound)
     try:
         code = _statements(e, body)
         errors = [*scopes.errors, *e.errors]
@@ -81,26 +81,33 @@ def compile_block(text: str, config: Config) -> Compiled:
         message = "this block nests too many statements and $(...) in one another"
         raise ChainErrors([ChainError("PC-LINK-COMPLEX", message, body.span)]) from None
     function = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
-    return Compiled(function, tree, e.constants, tuple(e.links.values()), may_write(body, scopes))
-
-
-def _deleted(body: n.Body, bound: dict[int, Any]) -> set[str]:
-    """Locals that ``delete`` may take away, of which nothing is ever known."""
-    found = set()
-    for node in walk(body):
-        call = bound.get(id(node))
-        if call is not None and call.spec.name == "delete" and call.spec.call is None:
-            found |= {local_of(arg.name) for arg in call.args if isinstance(arg, n.Variable)}
-    return found
+    return Compiled(function, tree, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes))
 
 
 def _statements(e: Statements, body: n.Body) -> list[Any]:
     """The statements of the block's function."""
+    scopes = e.scopes
+    e.deleted = {prefix(name) for name in scopes.deleted for prefix in (local_of, CHAIN_PREFIX.__add__)}
     e.count_step(body.span)
+    e.hoisted = _hoisted(scopes, e.config)
+    for name in sorted(e.hoisted):
+        e.emit(py.assign(hoisted_of(name), e.from_chain(name, MISSING)))
     result = e.body(body, Need.BOTH)
     if result.form is not Form.NEVER:
         e.emit(py.return_(_fell(e, result)))
     return [py.assign(local, py.name("M")) for local in e.initial] + e.out
+
+
+def _hoisted(scopes: Scopes, config: Config) -> set[str]:
+    """Read-only inputs that are read several times in a block in which nothing can hide them meanwhile."""
+    if scopes.calls:
+        return set()
+    levels = {name for name, level, _ in scopes.declared if level != BLOCK}
+    return {
+        name
+        for name, access in config.inputs.items()
+        if access is Access.READ_ONLY and scopes.reads.get(name, 0) > 1 and name not in levels | scopes.written
+    }
 
 
 def _fell(e: Statements, result: Result) -> Any:
@@ -109,10 +116,9 @@ def _fell(e: Statements, result: Result) -> Any:
     if result.form is Form.PRED:
         return py.choose(expr, py.name("FELL_TRUE"), py.name("FAILED_FALSE"))
     if result.form is Form.OK:
-        if py.is_const(expr) and expr.value == "" and type(expr.value) is str:
-            return py.name("FELL_EMPTY")
+        if py.is_const(expr):
+            return py.const((FELL, expr.value, ""))
         return py.tuple_([py.const(FELL), expr, py.const("")])
+    if result.form is Form.MIXED and isinstance(expr, ast.Name) and expr.id == "ERR_EMPTY":
+        return py.name("FAILED_EMPTY")
     return py.call("fell", [e.mixed(result)])
-
-
-__all__ = ["FAULTED", "Cache", "Compiled", "Config", "Kind", "compile_block"]

@@ -7,11 +7,11 @@ from typing import Any
 from common.chain import nodes as n
 from common.chain import pycode as py
 from common.chain.commands.spec import DYNAMIC, BadArgument, BoundCall, Err, Kind, Param, Spec, Static
-from common.chain.compiler_expressions import Expressions
+from common.chain.compiler_expressions import Expressions, literal_text
 from common.chain.emitter import Form, Need, Result, ok, pred
 from common.chain.errors import ChainError
 from common.chain.lowering import LOWERINGS
-from common.chain.scopes import Given, in_text_order
+from common.chain.scopes import Given, in_text_order, param_of
 
 _SCALARS = (str, int, float, bool, type(None))
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
@@ -109,7 +109,8 @@ class Commands(Expressions):
         args = [order[id(arg)] for arg in bound.args if id(arg) in order]
         if spec.needs_run:
             args.insert(0, py.name("run"))
-        function = self.constant(prepared if prepared is not None else call)
+        note = f"{spec.name}, prepared for its literals" if prepared is not None else spec.name
+        function = self.constant(prepared if prepared is not None else call, note)
         return py.call(function, args, node.span, self._keywords(bound, outs, order, prepared is not None))
 
     def _keywords(self, bound: BoundCall, outs: set[str], order: dict[int, Any], prepared: bool) -> list[Any]:
@@ -134,8 +135,10 @@ class Commands(Expressions):
         param = given.param
         if param is None:
             return "text" if given.option is not None and given.option.type == "text" else "value"
-        if param.missing or param.kind in (Kind.READ, Kind.UPDATE):
-            return "missing"
+        if param.kind in (Kind.READ, Kind.UPDATE):
+            return "missing" if param.missing else "raw"
+        if param.missing:
+            return "raw"
         if param.type == "text":
             return "text"
         return "peek" if spec.predicate or param.type in ("number", "int") else "value"
@@ -166,19 +169,23 @@ class Commands(Expressions):
             value = spec.call(*static.args, **options)
         except ChainError:
             return None  # it ends each run that comes here, not the loading
+        if isinstance(value, Err) and value.fault:
+            self._prepared(bound, spec.specialise)  # what can never work is a load error, here as with a variable
         return self._constant_result(value, spec)
 
     def _constant_result(self, value: Any, spec: Spec) -> Result | None:
         if isinstance(value, Err):
-            return Result(Form.MIXED, self.constant(value)) if isinstance(value.value, _SCALARS) else None
+            return Result(Form.MIXED, self.constant(value, repr(value))) if isinstance(value.value, _SCALARS) else None
         if spec.predicate:
             return pred(py.const(bool(value)))
         return ok(py.const(value), _TYPES.get(type(value), "")) if isinstance(value, _SCALARS) else None
 
 
-def literal_of(node: Any) -> Any:
-    """The value of a literal, or DYNAMIC."""
-    return node.value if isinstance(node, n.Literal | n.Text) else DYNAMIC
+def literal_of(node: Any, type_: str = "any") -> Any:
+    """The value of a literal as an argument of this type, or DYNAMIC."""
+    if isinstance(node, n.Literal):
+        return literal_text(node) if type_ == "text" else node.value
+    return node.value if isinstance(node, n.Text) else DYNAMIC
 
 
 def static_of(bound: BoundCall) -> Static:
@@ -193,7 +200,8 @@ def static_of(bound: BoundCall) -> Static:
             options[key] = DYNAMIC if DYNAMIC in parts else parts
         else:
             options[key] = True if given is True else literal_of(given)
-    return Static(tuple(literal_of(arg) for arg in bound.args), options)
+    types = [param_of(bound, at).type for at in range(len(bound.args))]
+    return Static(tuple(map(literal_of, bound.args, types)), options)
 
 
 __all__ = ["Commands", "Param", "literal_of", "static_of"]

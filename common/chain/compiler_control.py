@@ -149,6 +149,7 @@ class Controls(Commands):
         signal = self.temp()
         arguments = [run, *given, py.add(depth, py.const(1))]
         self.emit(py.assign(signal, py.call(function, arguments, node.span)), node.span)
+        self.forget_chain()
         held = py.name(signal)
         kind = py.item(held, py.const(0))
         if alone:
@@ -216,14 +217,15 @@ class Controls(Commands):
 
     def map(self, node: n.Command, bound: BoundCall, need: Need) -> Result:
         """``map``: the command for each entry; its value is the last one's, or that of the reducing command."""
-        step, reducer, begin = _body(bound.args[1]), bound.options.get("reduce"), bound.options.get("begin")
-        entries = self._entries(node, bound)
-        first = self.value(begin)[0] if begin is not None else py.const("")
+        step, reducer = _body(bound.args[1]), bound.options.get("reduce")
+        entries, first = self._entries(node, bound)
         saved = [self.bind(name) for name in MAP_NAMES]
         key, value, result = (local_of(name) for name in MAP_NAMES)
         register = self.temp()
         self.emit(py.assign(result, first))
         self.emit(py.assign(register, py.name(result)))
+        if self.scopes.calls:
+            self.forget_chain()
         before = dict.fromkeys(self.known, "")
         self.known = {**before, key: "", value: "", result: ""}
         self.enter_loop("", may_write((step, reducer), self.scopes))
@@ -263,7 +265,8 @@ class Controls(Commands):
             )
         level, name = self.scopes.level(target), target.name
         level = next((option for option in (BLOCK, CHAIN, GLOBAL) if option in bound.options), level)
-        missing = self.constant(Err(f"delete: there is no ${name}"))
+        message = f"delete: there is no ${name}"
+        missing = self.constant(Err(message), f'Err("{message}")')
         if level == BLOCK:
             held = self.temp()
             self.emit(py.assign(held, self.read_local(local_of(name))))
@@ -279,14 +282,19 @@ class Controls(Commands):
         self.fail("DELETE", f"delete: ${name} {what} and cannot be deleted", target.span)
         return ok(py.const(""))
 
-    def _entries(self, node: n.Command, bound: BoundCall) -> Any:
-        """Key and value of everything that ``map`` goes over; another scalar is a fault."""
-        collection = self.hold(self.value(bound.args[0])[0])
+    def _entries(self, node: n.Command, bound: BoundCall) -> tuple[Any, Any]:
+        """Key and value of everything that ``map`` goes over (another scalar is a fault), and the first result."""
+        given = [value for value in (bound.args[0], bound.options.get("begin")) if value is not None]
+        given.sort(key=lambda value: (value.span.line, value.span.column))
+        found = dict(zip(map(id, given), self.values(given), strict=True))
+        collection = self.hold(found[id(bound.args[0])][0])
+        begin = bound.options.get("begin")
+        first = py.const("") if begin is None else self.hold(found[id(begin)][0])
         self.emit(py.assign(seen := self.temp(), collection))
         entries = self.hold(py.call("entries", [py.name(seen)], node.span))
         self.guard(py.class_is(entries, "Err"), entries)
         self.over = py.name(seen)
-        return entries
+        return entries, first
 
     def _reduce(self, register: str, value: str, result: str, reducer: n.Statement) -> None:
         """The reducing command sees the mapped value as ``$__value`` and what was reduced before as ``$__result``."""

@@ -7,10 +7,16 @@ from typing import Any
 
 from common.chain import nodes as n
 from common.chain import pycode as py
+from common.chain import values
 from common.chain.compiler_variables import Variables
 from common.chain.emitter import Need, Result, has_substitution
 
 _TYPES = {bool: "bool", int: "int", float: "float", type(None): "", str: "str"}
+
+
+def literal_text(node: n.Literal) -> str:
+    """A literal where text is wanted: a number as it is spelled."""
+    return node.spelling if type(node.value) in (int, float) else values.text(node.value)
 
 
 class Expressions(Variables):
@@ -38,7 +44,7 @@ class Expressions(Variables):
     def text(self, node: n.Expression) -> Any:
         """An expression where text is wanted: a str."""
         if isinstance(node, n.Literal):
-            return py.const(node.spelling)
+            return py.const(literal_text(node))
         value, type = self.value(node, keep=False)
         return self.as_text(value, type)
 
@@ -55,7 +61,8 @@ class Expressions(Variables):
         return self.sequence([(node, "value") for node in nodes])
 
     def sequence(self, wanted: Sequence[tuple[n.Expression, str]]) -> list[tuple[Any, str]]:
-        """Evaluate in order. Modes: ``value``, ``peek`` (no reference is kept), ``missing`` (MISSING stays), ``text``.
+        """Evaluate in order. Modes: ``value``, ``peek`` (no reference is kept), ``raw`` (MISSING stays, but not
+        under ``strict``), ``missing`` (it stays), ``text``.
 
         What stands before a ``$(...)`` is evaluated before it, into a register.
         """
@@ -64,8 +71,8 @@ class Expressions(Variables):
         for at, (node, mode) in enumerate(wanted):
             if mode == "text":
                 item = self.text(node), "str"
-            elif mode == "missing":
-                item = self.value(node, absent="M", strict=False)
+            elif mode in ("missing", "raw"):
+                item = self.value(node, absent="M", strict=mode == "raw")
             else:
                 item = self.value(node, keep=mode == "value")
             if at < last and not py.is_const(item[0]):

@@ -24,17 +24,27 @@ class Statements(Controls):
         result = ok(py.const(""), "str")
         for at, node in enumerate(statements):
             last = at == len(statements) - 1
+            self.span = node.span
             result = (
                 self._traced(node, need, last)
                 if self.config.traced
                 else self.whole(node, need if last else Need.NOTHING)
             )
             if result.form is Form.NEVER:
+                self._unreachable(statements[at + 1 :])
                 return NEVER
             if not last or need is Need.NOTHING:
                 self.discard(result)
                 result = ok(py.const(""), "str")
         return result
+
+    def _unreachable(self, statements: Sequence[n.Statement]) -> None:
+        """What comes after a control is compiled for its errors, and left out."""
+        known = dict(self.known)
+        with self.into([]):
+            for node in statements:
+                self.whole(node, Need.NOTHING)
+        self.known = known
 
     def _traced(self, node: n.Statement, need: Need, last: bool) -> Result:
         """A statement with its entry in the trace."""
@@ -56,11 +66,13 @@ class Statements(Controls):
 
     def statement(self, node: n.Statement, need: Need, *, alone: bool = False) -> Result:
         """One statement; a fault in its arguments is its result."""
-        outer, frame = self.out, Frame(need)
+        outer, frame, span = self.out, Frame(need), self.span
         self.frames.append(frame)
+        self.span = node.span
         result = self._dispatch(node, need, alone)
         self.frames.pop()
         if not frame.guards:
+            self.span = span
             return result
         if need is Need.NOTHING:
             self.discard(result)
@@ -69,7 +81,7 @@ class Statements(Controls):
             self.emit(py.assign(frame.register, done))
         if not self.out:
             self.emit(py.pass_())
-        self.out = outer
+        self.out, self.span = outer, span
         self.known = self.met((frame.before, self.known)) if result.form is not Form.NEVER else frame.before
         if need is Need.NOTHING:
             return ok(py.const(""))
@@ -121,6 +133,7 @@ class Statements(Controls):
             code, self.out = self.out, here
             junction.add(result, code)
             if result.form is Form.NEVER:
+                self._unreachable(operands[at + 1 :])
                 break
             paths.append(dict(self.known))
         if paths:
@@ -346,11 +359,11 @@ class Statements(Controls):
         register = self.temp() if need is Need.BOTH else ""
         if register:
             self.emit(py.assign(register, py.const("")))
+        if self.scopes.calls:
+            self.forget_chain()
         known = dict(self.known)
         saved = [self.bind(name) for name in node.names]
         self.known = dict.fromkeys(self.known, "") | {local_of(name): "" for name in node.names}
-        for local in self.deleted:
-            self.known.pop(local, None)
         self.enter_loop(register, may_write(node.body, self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.chain import nodes as n
 from common.chain import pycode as py
-from common.chain.emitter import Emitter
+from common.chain.emitter import CHAIN_PREFIX, Emitter
 from common.chain.errors import Span
 from common.chain.run import Access
 from common.chain.scopes import BLOCK, CHAIN, GLOBAL, INPUT, RUN
@@ -18,6 +18,11 @@ _RUN_SLOTS = {"result": "value", "error": "error", "resp": "resp"}
 def local_of(name: str) -> str:
     """The Python local of a block-level name."""
     return "b_" + name
+
+
+def hoisted_of(name: str) -> str:
+    """The Python local that an input is read into once, at the block's beginning."""
+    return "i_" + name
 
 
 def path_text(node: n.Variable) -> str:
@@ -90,10 +95,21 @@ class Variables(Emitter):
             return py.choose(py.compare(held, py.IS_NOT, py.name(MISSING)), held, self._chain(name, absent)), ""
         if level == GLOBAL:
             return self._outer(name, absent), ""
+        if CHAIN_PREFIX + name in self.known:
+            return py.item(py.name("c"), py.const(name)), self.known[CHAIN_PREFIX + name]
         return self._chain(name, absent), ""
 
     def _chain(self, name: str, absent: Any) -> Any:
         """From the chain level outward."""
+        if name in self.hoisted:
+            held = py.name(hoisted_of(name))
+            if absent == MISSING:
+                return held
+            return py.choose(py.compare(held, py.IS_NOT, py.name(MISSING)), held, py.const(absent))
+        return self.from_chain(name, absent)
+
+    def from_chain(self, name: str, absent: Any) -> Any:
+        """The same, looked up."""
         key, env = py.const(name), py.name("c")
         return py.choose(py.compare(key, py.IN, env), py.item(env, key), self._outer(name, absent))
 
@@ -151,6 +167,7 @@ class Variables(Emitter):
             self.know(local_of(name), type)
         elif level == CHAIN:
             self.emit(py.assign_item(py.name("c"), key, value), target.span)
+            self.know(CHAIN_PREFIX + name, type)
         elif level == GLOBAL:
             self.emit(py.expr(py.call("set_global", [run, key, value], target.span)), target.span)
         elif level == INPUT:

@@ -8,10 +8,11 @@ that neither exceptions nor closures are needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from common.chain import nodes as n
@@ -23,6 +24,8 @@ from common.chain.scopes import Scopes
 from common.chain.signals import ERR, FAULTED
 from common.chain.verbs import Verbs
 
+CHAIN_PREFIX = "c:"
+"""Before the name of a chain variable among what is known."""
 GUARDS_MAX = 200
 """``$(...)`` of one statement that can fail; each nests the rest of its statement one level deeper."""
 
@@ -82,7 +85,7 @@ class Config:
     strict: bool = False
     traced: bool = False
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """The same for configurations that give the same code."""
         return (tuple(self.inputs.items()), self.registry, self.verbs.key, self.strict, self.traced)
@@ -123,6 +126,7 @@ class Emitter:
         self.scopes, self.config = scopes, config
         self.out: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.notes: dict[str, str] = {}
         self.links: dict[tuple[Any, ...], Link] = {}
         self.errors: list[ChainError] = []
         self.frames: list[Frame] = []
@@ -131,6 +135,7 @@ class Emitter:
         self.known: dict[str, str] = {}
         self.initial: dict[str, None] = {}
         self.deleted: set[str] = set()
+        self.hoisted: set[str] = set()
         self.span = scopes.body.span
         self._temps = 0
 
@@ -141,8 +146,8 @@ class Emitter:
     # -- code ----------------------------------------------------------------------------------------------------------
 
     def emit(self, statement: Any, span: Span = NOWHERE) -> None:
-        """Append one Python statement."""
-        self.out.append(py.place(statement, span))
+        """Append one Python statement, placed where the chain's statement is unless ``span`` says better."""
+        self.out.append(py.place(statement, self.span if span is NOWHERE else span))
 
     @contextmanager
     def into(self, statements: list[Any]) -> Iterator[list[Any]]:
@@ -168,13 +173,13 @@ class Emitter:
         self.emit(py.assign(register, expr))
         return py.name(register)
 
-    def constant(self, value: Any) -> Any:
-        """An object of the compiler's own as a global of the function."""
+    def constant(self, value: Any, note: str) -> Any:
+        """An object of the compiler's own as a global of the function; ``note`` says what it is, for ``explain``."""
         for register, known in self.constants.items():
             if known is value:
                 return py.name(register)
         register = f"k{len(self.constants)}"
-        self.constants[register] = value
+        self.constants[register], self.notes[register] = value, note
         return py.name(register)
 
     def link(self, what: str, *data: Any, span: Span = NOWHERE) -> Any:
@@ -219,10 +224,12 @@ class Emitter:
             return py.choose(py.compare(held, py.IS_NOT, py.const(False)), held, py.name("ERR_FALSE"))
         if result.form is Form.SIGNAL:
             return py.call("of_signal", [result.expr])
-        return result.expr
+        return py.const("") if result.form is Form.NEVER else result.expr
 
     def value_of(self, result: Result) -> tuple[Any, str]:
         """The value of ``$(...)``: that of Ok and of an answer; a fault leaves the statement. Also its class name."""
+        if result.form is Form.NEVER:
+            return py.const(""), "str"
         if result.form in (Form.OK, Form.PRED):
             return result.expr, result.type
         if result.form is Form.SIGNAL:
@@ -268,6 +275,10 @@ class Emitter:
         if local not in self.deleted:
             self.known[local] = type
 
+    def forget_chain(self) -> None:
+        """Another block may have changed the chain's variables: nothing is known of them any more."""
+        self.known = {local: type for local, type in self.known.items() if not local.startswith(CHAIN_PREFIX)}
+
     def read_local(self, local: str) -> Any:
         """A local that may never have been assigned."""
         self.initial[local] = None
@@ -284,28 +295,39 @@ class Emitter:
         }
 
 
-def walk(node: object) -> Iterator[Any]:
+def walk(node: Any) -> Iterator[Any]:
     """Every node in and below ``node``, in the order of the text as far as the fields have it."""
-    if isinstance(node, tuple):
+    if type(node) is tuple:
         for part in node:
             yield from walk(part)
-    elif is_dataclass(node) and not isinstance(node, Span):
+        return
+    cls: Hashable = type(node)  # type: ignore[assignment] # mypy finds no __hash__ in a type
+    parts = _parts(cls)
+    if parts is not None:
         yield node
-        for part in fields(node):
-            if part.name not in _LEAVES:
-                yield from walk(getattr(node, part.name))
+        for name in parts:
+            part = getattr(node, name)
+            if type(part) is not str:
+                yield from walk(part)
 
 
-_LEAVES = frozenset(
-    ("span", "name_span", "name", "names", "value_text", "spelling", "bare", "operator", "scope", "optional")
-)
+@cache
+def _parts(cls: Hashable) -> tuple[str, ...] | None:
+    """The fields of a node's class that may hold nodes; None for what is no node."""
+    if not isinstance(cls, type) or not is_dataclass(cls) or cls is Span:
+        return None
+    return tuple(part.name for part in fields(cls) if part.name not in ("span", "name_span", "names", "value_text"))
 
 
 def has_substitution(node: object) -> bool:
     """True where evaluating ``node`` runs a command."""
-    if isinstance(node, n.Literal | n.Text):
-        return False
-    return any(isinstance(part, n.Substitution) for part in walk(node))
+    if isinstance(node, n.Interpolated):
+        return any(isinstance(part, n.Substitution) for part in node.parts)
+    if isinstance(node, n.ListLiteral):
+        return any(map(has_substitution, node.items))
+    if isinstance(node, n.MapLiteral):
+        return any(has_substitution(item) for _, item in node.entries)
+    return isinstance(node, n.Substitution)
 
 
 def may_write(node: object, scopes: Scopes) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from common.chain.buckets import Buckets
 from common.chain.commands.builtin import BUILTIN
@@ -23,7 +22,7 @@ from common.chain.linking import Linker
 from common.chain.nodes import LibSource
 from common.chain.run import Access, Budgets, Clock, Outcome
 from common.chain.running import LinkedLib
-from common.chain.runtime import Program
+from common.chain.runtime import Program, Runner
 from common.chain.verbs import COMMON, Shape, Verbs
 from common.clock import SystemClock
 
@@ -66,7 +65,7 @@ class Mounted:
         return self.source.id
 
 
-class HookPoint:
+class HookPoint(Runner):
     """A place where a host runs chains. A run sees the lists that were mounted when it began.
 
     Arguments: ``name``; ``inputs``, what chains may do with each; ``verbs``, what they may decide; ``default``, the
@@ -95,7 +94,7 @@ class HookPoint:
         self.default, self.fail, self._strict = default, fail, missing == "strict"
         self._linkers: dict[bool, Linker] = {}
         self.mounted: tuple[Mounted, ...] = ()
-        self._program = self._programmed(())
+        super().__init__(self._programmed(()))
         self._traced: Program | None = None
 
     # -- mounting ------------------------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ class HookPoint:
     def _swap(self, mounted: tuple[Mounted, ...]) -> None:
         """From here on, runs that begin see these lists."""
         program = self._programmed([entry.linked for entry in mounted])
-        self.mounted, self._program, self._traced = mounted, program, None
+        self.mounted, self.program, self._traced = mounted, program, None
 
     def _linker(self, *, traced: bool) -> Linker:
         """The linker of this hook point's configuration; it has linked the global chains."""
@@ -156,20 +155,7 @@ class HookPoint:
             log=engine.log,
         )
 
-    # -- running -------------------------------------------------------------------------------------------------------
-
-    def run(self, inputs: Mapping[str, Any], trace: list[Any] | None = None) -> Outcome:
-        """Run what is mounted over ``inputs`` (name -> value; the values of JSON). Never raises.
-
-        The inputs are not changed; what chains changed of writable ones is in ``outputs``. With ``trace``, every
-        statement that ran is added to it: [chain, block, line, ok, value, seconds].
-        """
-        if trace is None:
-            return self._program.run(inputs)
-        return self._traced_program().run(inputs, trace)
-
-    def _traced_program(self) -> Program:
-        """The same lists, compiled with trace; made when first wanted."""
+    def traced(self) -> Program:
         if self._traced is None:
             linker = self._linker(traced=True)
             self._traced = self._programmed([linker.link(mounted.source) for mounted in self.mounted])

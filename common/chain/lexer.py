@@ -33,19 +33,20 @@ RESTARTS_MAX = 8
 WORD_CHARS = r"\w\-.:/*?@%+~#"
 _MASTER = re.compile(
     rf"""[ \t\r]*(?:\\\r?\n[ \t\r]*)*(?:
-      (?P<newline>\n(?:[ \t\r]*//[^\n]*)?)
-    | (?P<comment>(?<![^ \t\r\n;])\#[^\n]*)
-    | (?P<number>-?[0-9]+(?:\.[0-9]+)?(?![{WORD_CHARS}]))
-    | (?P<option>--?[A-Za-z_][A-Za-z0-9_-]*(?![{WORD_CHARS}]))
-    | (?P<branch>(?:ok|err)\([ \t]*[A-Za-z_][A-Za-z0-9_]*[ \t]*\)(?![{WORD_CHARS}]))
-    | (?P<word>[{WORD_CHARS}]+)
+      (?P<branch>(?:ok|err)\([ \t]*[A-Za-z_][A-Za-z0-9_]*[ \t]*\)(?![{WORD_CHARS}]))
+    | (?P<word>[^\W\d][{WORD_CHARS}]*)
     | (?P<variable>\$(?=[A-Za-z_]))
-    | (?P<plain>"[^"\\$]*")
-    | (?P<raw>'[^']*')
+    | (?P<newline>\n(?:[ \t\r]*//[^\n]*)?)
     | (?P<operator>===|!==|==|!=|<=|>=|&&|\|\||[=<>!,])
-    | (?P<semicolon>;)
+    | (?P<plain>"[^"\\$]*")
     | (?P<opener>\$?\(|\[|\{{)
     | (?P<closer>[)\]}}])
+    | (?P<number>-?[0-9]+(?:\.[0-9]+)?(?![{WORD_CHARS}]))
+    | (?P<option>--?[A-Za-z_][A-Za-z0-9_-]*(?![{WORD_CHARS}]))
+    | (?P<comment>(?<![^ \t\r\n;])\#[^\n]*)
+    | (?P<other_word>[{WORD_CHARS}]+)
+    | (?P<raw>'[^']*')
+    | (?P<semicolon>;)
     | (?P<brace>\$\{{)
     | (?P<quote>["'])
     | (?P<other>.)
@@ -93,11 +94,12 @@ class Lexer:
 
     def run(self) -> Lexer:
         """Read the whole text."""
-        text, tokens, match, handlers = self._text, self.tokens, _MASTER.match, _HANDLERS
+        text, tokens, stack, size = self._text, self.tokens, self._stack, self._size
+        match, handlers = _MASTER.match, _HANDLERS
         position = self._first()
         while True:
-            while position <= self._size and not self.stopped:
-                if self._stack and self._stack[-1][0] == "{" and tokens[-1][0] in "{,":
+            while position <= size and not self.stopped:
+                if stack and stack[-1][0] == "{" and tokens[-1][0] in "{,":
                     position = self._key(position)
                 found = match(text, position)
                 if found is None:
@@ -114,7 +116,8 @@ class Lexer:
             if not self._stack or self.stopped:
                 break
             position = self._restart()
-        tokens.append(("end", "", self._size, self._size))
+        if not tokens or tokens[-1][0] != "end":
+            tokens.append(("end", "", self._size, self._size))
         tokens.append(("eof", "", self._size, self._size))
         return self
 
@@ -157,6 +160,9 @@ class Lexer:
         else:
             self.tokens.append(("end", ";", start, end))
         return end
+
+    def _other_word(self, start: int, end: int) -> int:
+        return self._argument("word", self._text[start:end], start, end)
 
     def _number(self, start: int, end: int) -> int:
         return self._argument("number", self._text[start:end], start, end)
@@ -453,6 +459,7 @@ _BY_GROUP: dict[str, Callable[[Lexer, int, int], int]] = {
     "variable": Lexer._variable,
     "plain": Lexer._plain,
     "raw": Lexer._plain,
+    "other_word": Lexer._other_word,
     "operator": Lexer._operator,
     "semicolon": Lexer._semicolon,
     "opener": Lexer._opener,

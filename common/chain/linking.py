@@ -65,37 +65,40 @@ class Linker:
         return lib, errors
 
     def _finish(self, made: Sequence[tuple[LinkedLib, list[ChainError]]]) -> None:
-        """Give every block its function, and every list what runs by itself."""
+        """Give every block its function, then every function its targets, and every list what runs by itself."""
         errors: list[ChainError] = []
+        linked: list[tuple[LinkedBlock, dict[str, Any], Compiled]] = []
         for lib, found in made:
             errors += found
             for chain in lib.chains:
                 for block in chain.blocks:
-                    errors += self._link_block(lib, block)
+                    try:
+                        linked.append(self._function(lib, block))
+                    except ChainErrors as wrong:
+                        errors += [error.at(f"{chain.name}:{block.id}", block.source.text) for error in wrong.errors]
                 chain.functions = tuple(block.function for block in chain.blocks if block.runs)
             lib.listed = tuple(chain for chain in lib.chains if chain.runs)
+        for block, names, compiled in linked:
+            errors += self._links(block, names, compiled)
         if errors:
             raise ChainErrors(errors)
 
-    def _link_block(self, lib: LinkedLib, block: LinkedBlock) -> list[ChainError]:
-        """Make the function of one block; what is wrong with it comes back."""
-        text, where = block.source.text, f"{block.chain.name}:{block.id}"
-        try:
-            compiled = self._cache.compiled(text, self.config)
-        except ChainErrors as errors:
-            return [error.at(where, text) for error in errors.errors]
+    def _function(self, lib: LinkedLib, block: LinkedBlock) -> tuple[LinkedBlock, dict[str, Any], Compiled]:
+        """Make the function of one block; its links are not in its globals yet. Raises ChainErrors."""
+        compiled = self._cache.compiled(block.source.text, self.config)
         lib.writes = lib.writes or compiled.writes
-        return [error.at(where, text) for error in self._function(block, compiled)]
-
-    def _function(self, block: LinkedBlock, compiled: Compiled) -> list[ChainError]:
         names = {**self._names, **compiled.constants, "__block__": block}
+        block.function = FunctionType(compiled.code, names, block.name)
+        return block, names, compiled
+
+    def _links(self, block: LinkedBlock, names: dict[str, Any], compiled: Compiled) -> list[ChainError]:
+        """Fill in the globals that depend on where the block is mounted."""
         errors = []
         for link in compiled.links:
             try:
                 names[link.name] = _LINKS[link.what](self, block, link)
             except ChainError as error:
-                errors.append(error)
-        block.function = FunctionType(compiled.code, names, block.name)
+                errors.append(error.at(f"{block.chain.name}:{block.id}", block.source.text))
         return errors
 
     # -- what a link becomes -------------------------------------------------------------------------------------------
@@ -221,7 +224,7 @@ def resolve_goto(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> 
 def exec_of(chain: LinkedChain, target: Target) -> Callable[..., Signal]:
     """A function ``(run, chain environment, depth) -> signal`` that executes ``target`` from the text of ``chain``."""
     if isinstance(target, LinkedBlock) and target.chain is chain:
-        return lambda run, env, depth: target.function(run, env, depth)
+        return target.function
     if isinstance(target, LinkedBlock):
         return lambda run, env, depth: call_block(run, target, {}, depth)
     if isinstance(target, LinkedChain):

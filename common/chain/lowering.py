@@ -15,6 +15,7 @@ from common.chain import values
 from common.chain.commands.spec import BoundCall
 from common.chain.compiler_expressions import Expressions
 from common.chain.emitter import Form, Result, ok, pred
+from common.chain.support import numbers
 
 Lowering = Callable[[Expressions, n.Command, BoundCall], Result | None]
 Typed = tuple[Any, str]
@@ -30,6 +31,9 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
     """``left === right`` or ``left == right`` as a Python condition."""
     if py.is_const(left[0]) and not py.is_const(right[0]):
         left, right = right, left
+    if py.is_const(left[0]):
+        same = values.loose_equal if loose else values.equal
+        return py.const(same(left[0].value, right[0].value))
     if py.is_const(right[0]):
         return _equals_constant(e, left, right[0].value, loose=loose)
     if loose:
@@ -65,6 +69,9 @@ def ordering(e: Expressions, operator: str, left: Typed, right: Typed, strict: b
     """
     if py.is_const(left[0]) and not py.is_const(right[0]):
         left, right, operator = right, left, _MIRRORED[operator]
+    if py.is_const(left[0]):
+        given = left[0].value, right[0].value
+        return py.const(numbers(operator, *given) if strict else values.compare(operator, *given))
     if py.is_const(right[0]) and type(right[0].value) in (int, float):
         register = e.temp()
         held = py.name(register)
@@ -117,6 +124,8 @@ def _oneof(e: Expressions, node: n.Command, bound: BoundCall) -> Result | None:
     classes = {type(item.value) for item in candidates}
     value, type_ = e.sequence([(first, "peek")])[0]
     choices = py.const(tuple(item.value for item in candidates))
+    if py.is_const(value):
+        return pred(py.const(any(values.equal(value.value, item.value) for item in candidates)))
     if classes == {str}:
         return pred(py.compare(value, py.IN, choices))
     if classes == {int}:
@@ -125,9 +134,8 @@ def _oneof(e: Expressions, node: n.Command, bound: BoundCall) -> Result | None:
             py.both(py.class_is(py.bind(register, value), "int"), py.compare(py.name(register), py.IN, choices))
         )
     held = e.hold(value)
-    return pred(
-        py.either(*[equality(e, (held, type_), (py.const(item.value), ""), loose=False) for item in candidates])
-    )
+    same = [equality(e, (held, type_), (py.const(item.value), ""), loose=False) for item in candidates]
+    return pred(py.either(*same) if len(same) > 1 else same[0])
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -164,6 +172,11 @@ def _strip(*, prefix: bool) -> Lowering:
         if bound.options:
             return None
         (value, _), (affix, _) = e.sequence([(arg, "text") for arg in bound.args])
+        if py.is_const(value) and py.is_const(affix):
+            whole, part = value.value, affix.value
+            if not (whole.startswith(part) if prefix else whole.endswith(part)):
+                return Result(Form.MIXED, py.name("ERR_EMPTY"), "str", faults=False)
+            return ok(py.const(whole.removeprefix(part) if prefix else whole.removesuffix(part)), "str")
         value, affix = e.hold(value), e.hold(affix)
         size = py.const(len(affix.value)) if py.is_const(affix) else py.call("len", [affix])
         if prefix:

@@ -211,7 +211,7 @@ class Arguments(ABC):
         self.take("??")
         value = self.tokens[self.at]
         default = self.argument("a literal", "a variable")
-        if isinstance(default, Interpolated | Substitution) or (isinstance(default, Text) and default.bare):
+        if not isinstance(default, Literal | Text | Variable) or (isinstance(default, Text) and default.bare):
             message = "a default is a literal or a variable"
             if isinstance(default, Text):
                 message = f'"{default.value}" is a bare word: write "{default.value}" in quotes, or a variable with $'

@@ -67,6 +67,8 @@ class Host(Protocol):
     default: str
     fail: str
     stretch: int
+    items_max: int
+    libs: tuple[Any, ...]
     inputs: Mapping[str, Access]
     writes: bool
     random: Random
@@ -87,10 +89,11 @@ class Outcome:
     the lines of ``echo``.
     """
 
-    __slots__ = ("__dict__", "globals", "inputs", "iterated", "left", "program", "used", "value", "verb", "where")
+    __slots__ = (
+        "__dict__", "decided", "globals", "inputs", "iterated", "left", "program", "target", "used", "value", "verb",
+        "where",
+    )  # fmt: skip
 
-    target: str = ""
-    decided: bool = False
     ok: bool = True
     error: Any = ""
     resp: Any = ""
@@ -99,6 +102,8 @@ class Outcome:
 
     if TYPE_CHECKING:
         verb: str
+        target: str
+        decided: bool
         value: Any
         where: str
 
@@ -145,7 +150,8 @@ class Run(Outcome):
         self.inputs = inputs
         self.left = self.used = program.stretch
         self.value = self.verb = program.default
-        self.where = ""
+        self.where = self.target = ""
+        self.decided = False
         self.globals = self.iterated = None
 
     @property
@@ -168,7 +174,7 @@ class Run(Outcome):
     @property
     def collection_items_max(self) -> int:
         """Items of one collection."""
-        return self.program.budgets.collection_items_max
+        return self.program.items_max
 
     def random(self) -> float:
         """The next number in [0, 1) of the engine's seedable generator."""
@@ -194,27 +200,18 @@ class Run(Outcome):
 
     def changing(self, collection: Any, size: int = 0) -> None:
         """Refuse a change of what is read-only or being iterated, and growth beyond the budget; see RunContext."""
+        if size > self.program.items_max:
+            raise LimitError("PC-LIMIT-COLLECTION", f"a collection of more than {self.program.items_max} items")
         frozen = self.frozen
         if frozen is None:
             frozen = self.freeze_inputs()
-        sealed = self.sealed
-        while sealed is not None:
-            if sealed[0] is collection:
-                raise MisuseError("PC-RUN-READ-ONLY", "$__args is read-only")
-            sealed = sealed[1]
-        if id(collection) in frozen:
+        if (frozen and id(collection) in frozen) or (self.sealed is not None and _holds(self.sealed, collection)):
             raise MisuseError("PC-RUN-READ-ONLY", "this collection is read-only")
-        entry = self.iterated
-        while entry is not None:
-            if entry[0] is collection:
-                raise MisuseError("PC-RUN-ITERATED", "this collection is being iterated and cannot be changed")
-            entry = entry[1]
+        if self.iterated is not None and _holds(self.iterated, collection):
+            raise MisuseError("PC-RUN-ITERATED", "this collection is being iterated and cannot be changed")
         for name, copies in self.owned.items():
             if id(collection) in copies:
                 self.changed |= {name}
-        items_max = self.program.budgets.collection_items_max
-        if size > items_max:
-            raise LimitError("PC-LIMIT-COLLECTION", f"a collection of more than {items_max} items")
 
     # -- copies and frozen collections ---------------------------------------------------------------------------------
 
@@ -269,6 +266,15 @@ class Run(Outcome):
             if found is not None:
                 self.verb, self.target = found
                 self.decided = True
+
+
+def _holds(entry: tuple[Any, Any] | None, collection: Any) -> bool:
+    """True where a linked list has this very collection."""
+    while entry is not None:
+        if entry[0] is collection:
+            return True
+        entry = entry[1]
+    return False
 
 
 def _collect(value: Any, found: dict[int, Any], depth: int) -> None:

@@ -6,7 +6,7 @@ A block's function returns a signal (``signals.py``). Here it is decided what ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from common.chain.errors import LimitError
@@ -14,7 +14,6 @@ from common.chain.nodes import BlockSource
 from common.chain.run import Run
 from common.chain.signals import (
     BARE_BLOCK,
-    BARE_RETURNS,
     ENDS_CHAIN,
     ENDS_LIB,
     ERR,
@@ -25,7 +24,6 @@ from common.chain.signals import (
     FELL,
     FELL_EMPTY,
     GOTO,
-    RETURNS,
     TERMINAL,
     VERB,
     Signal,
@@ -172,44 +170,36 @@ def count_goto(run: Run, target: Any, place: str) -> None:
 # -- on the hook point's lists -----------------------------------------------------------------------------------------
 
 
-def run_lists(run: Run, libs: Sequence[LinkedLib]) -> None:
-    """Run the mounted lists one after the other, and leave in the run what was decided."""
-    for lib in libs:
-        if _run_list(run, lib):
-            return
-
-
-def _run_list(run: Run, lib: LinkedLib) -> bool:
+def run_list(run: Run, lib: LinkedLib) -> bool:
     """Run one list; True when the run has ended. What is usual is here, all else in ``_go_on``."""
     for chain in lib.listed:
         env: dict[str, Any] = {}
         for function in chain.functions:
             signal = function(run, env, 0)
             kind = signal[0]
-            if kind in _FELL:
+            if kind == FELL or kind == FAILED:  # noqa: SIM109 - twice as fast
                 continue
-            if kind in _ENDS_RUN:
-                return settle(run, signal)
-            if kind not in _RETURNS:
+            if kind == VERB:
+                _, run.target, run.where, run.verb = signal
+                run.decided = True
+                return True
+            if kind >= ERR:
                 block = next(block for block in chain.blocks if block.function is function)
                 return _go_on(run, lib, chain, block.index + 1, env, signal)
-            settle(run, signal)
-            if kind in ENDS_LIB:
-                return False
+            run.where = signal[2]
+            if kind < BARE_BLOCK:
+                run.value = signal[1]
             if kind in ENDS_CHAIN:
+                if kind in ENDS_LIB:
+                    return False
                 break
     return False
-
-
-_FELL = frozenset((FELL, FAILED, FAULTED))
-_ENDS_RUN = frozenset((VERB, EXIT, ERROR_LIB))
-_RETURNS = frozenset((*RETURNS.values(), *BARE_RETURNS.values()))
 
 
 def settle(run: Run, signal: Signal) -> bool:
     """What a signal means on a hook point's list; True when the run ends with it."""
     kind = signal[0]
-    if kind in _FELL:
+    if kind in (FELL, FAILED, FAULTED):
         run.ok = True
         return False
     run.where = signal[2]

@@ -15,7 +15,7 @@ from common.chain.errors import NOWHERE, ChainError, MisuseError, Span
 from common.chain.linking import Linker
 from common.chain.nodes import BlockSource, ChainSource, LibSource
 from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run
-from common.chain.running import LinkedBlock, LinkedChain, LinkedLib, run_lists
+from common.chain.running import LinkedBlock, LinkedChain, LinkedLib, run_list
 from common.chain.signals import ERR, TERMINAL, Signal
 from common.chain.trace import close_trace
 from common.chain.values import MISSING
@@ -43,21 +43,39 @@ class Program:
         self.libs, self.budgets, self.verbs, self.inputs = tuple(libs), budgets, verbs, inputs
         self.default, self.fail, self.random, self.take, self.log = default, fail, random, take, log
         self.monotonic, self.time = clock.monotonic, clock.time
+        self.items_max = budgets.collection_items_max
         self.stretch = min(STEPS_BETWEEN_LOOKS, budgets.steps_max)
         self.writes = any(lib.writes for lib in libs)
 
+
+class Runner:
+    """Runs a program; what stands behind a hook point."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def traced(self) -> Program:
+        """The same program, compiled with trace."""
+        raise NotImplementedError
+
     def run(self, inputs: Mapping[str, Any], trace: list[Any] | None = None) -> Outcome:
-        """Run everything once. Never raises: what goes wrong is in the outcome."""
-        run = Run(self, inputs)
+        """Run what is mounted over ``inputs`` (name -> value; the values of JSON). Never raises.
+
+        The inputs are not changed; what chains changed of writable ones is in ``outputs``. With ``trace``, every
+        statement that ran is added to it: [chain, block, line, ok, value, seconds].
+        """
+        run = Run(self.program, inputs)
         if trace is not None:
-            run.trace = trace
+            run.program, run.trace = self.traced(), trace
         try:
-            run_lists(run, self.libs)
+            for lib in run.program.libs:
+                if run_list(run, lib):
+                    break
         except Exception as error:  # a run that breaks must fail closed, whatever broke it
             failed(run, error)
         else:
             if not run.ok:
-                run.verb, run.decided, run.target = self.fail, False, ""
+                run.verb, run.decided, run.target = run.program.fail, False, ""
         if trace is not None:
             close_trace(run)
         return run
@@ -137,7 +155,7 @@ def evaluate(
         clock=clock, take=Buckets(clock.monotonic).take,
     )  # fmt: skip
     ended = _remembering(lib.chains[0])
-    outcome = program.run(given)
+    outcome = Runner(program).run(given)
     if not ended or outcome.code:
         return False, outcome.error, outcome
     kind, value, *_ = ended[-1]

@@ -49,6 +49,14 @@ class Scopes:
     errors: list[ChainError] = field(default_factory=list)
     declared: list[tuple[str, str, Span]] = field(default_factory=list)
     """Name, level and place of every declaration, in the order of the text."""
+    reads: dict[str, int] = field(default_factory=dict)
+    """How often a name is mentioned."""
+    written: set[str] = field(default_factory=set)
+    """Names that are written, whatever their level."""
+    deleted: set[str] = field(default_factory=set)
+    """Names that ``delete`` may take away."""
+    calls: bool = False
+    """Whether there is an exec or invoke: another block may then change this chain's variables."""
 
     def level(self, mention: n.Variable) -> str:
         """The level that a write to ``mention`` goes to."""
@@ -120,6 +128,8 @@ class _Analysis:
         """A statement with bodies of its own."""
         if isinstance(node, n.For):
             self.expression(node.collection)
+            if len(set(node.names)) < len(node.names):
+                self.fail("NAME", "the two names of for must differ", node.span)
             for name in node.names:
                 self.declare(name, BLOCK, node.span)
             self.loops += 1
@@ -172,6 +182,10 @@ class _Analysis:
                     self.expression(value)
             return
         self.scopes.bound[id(node)] = bound
+        if spec.name in ("exec", "invoke"):
+            self.scopes.calls = True
+        elif spec.name == "delete" and spec.call is None:
+            self.scopes.deleted |= {arg.name for arg in bound.args if isinstance(arg, n.Variable)}
         self.placement(node)
         if spec.name == "map" and spec.call is None:
             self.map(node, bound)
@@ -258,6 +272,7 @@ class _Analysis:
     def mention(self, node: n.Variable) -> None:
         """Note the level of a variable and look into its indices and its default."""
         self.scopes.levels[id(node)] = self.level_of(node.name)
+        self.scopes.reads[node.name] = self.scopes.reads.get(node.name, 0) + 1
         for step in node.steps:
             if isinstance(step.key, n.Variable):
                 self.mention(step.key)
@@ -267,14 +282,14 @@ class _Analysis:
     def write(self, target: n.Variable) -> None:
         """A target of a write: what is read-only is refused here, where the text alone says so."""
         self.mention(target)
+        if not target.steps:
+            self.scopes.written.add(target.name)
         level = self.level_of(target.name)
-        if (level == INPUT and self.inputs[target.name] is Access.READ_ONLY) or target.name in READ_ONLY_NAMES:
+        frozen = target.name in READ_ONLY_NAMES and not target.steps  # below it, the run decides
+        if frozen or (level == INPUT and self.inputs[target.name] is Access.READ_ONLY):
             message = f"${target.name} is read-only"
-            hint = (
-                ""
-                if target.steps or target.name in READ_ONLY_NAMES
-                else f": declare a name of your own with local {target.name} = ..."
-            )
+            own = f": declare a name of your own with local {target.name} = ..."
+            hint = "" if target.steps or frozen else own
             self.fail("READ-ONLY", message + hint, target.span)
 
 
@@ -288,13 +303,15 @@ class Given:
     option: Opt | None = None
 
 
+def param_of(bound: BoundCall, at: int) -> Param:
+    """The parameter of the argument at this place: a repeated last one takes all that follow."""
+    params = bound.spec.params
+    return params[min(at, len(params) - 1)]
+
+
 def in_text_order(bound: BoundCall) -> Iterator[Given]:
     """Arguments and option values of a call in the order of the text, which is the order of evaluation."""
-    params = bound.spec.params
-    given = [
-        Given(params[min(at, len(params) - 1)].name, node, params[min(at, len(params) - 1)])
-        for at, node in enumerate(bound.args)
-    ]
+    given = [Given(param_of(bound, at).name, node, param_of(bound, at)) for at, node in enumerate(bound.args)]
     options = {opt.name: opt for opt in bound.spec.options}
     for name, value in bound.options.items():
         for part in value if isinstance(value, tuple) else (value,):

@@ -39,6 +39,7 @@ VERB: Final = 14
 FELL_EMPTY: Final[Signal] = (FELL, "", "")
 FELL_TRUE: Final[Signal] = (FELL, True, "")
 FAILED_FALSE: Final[Signal] = (FAILED, False, "")
+FAILED_EMPTY: Final[Signal] = (FAILED, "", "")
 
 LEVELS: Final = ("block", "chain", "lib")
 RETURNS: Final = {"block": RETURN_BLOCK, "chain": RETURN_CHAIN, "lib": RETURN_LIB}

@@ -208,6 +208,7 @@ NAMES: dict[str, Any] = {
     "float": float,
     "len": len, "COLLECTIONS": values.COLLECTIONS, "ERR_FALSE": ERR_FALSE, "ERR_EMPTY": ERR_EMPTY,
     "FELL_EMPTY": signals.FELL_EMPTY, "FELL_TRUE": signals.FELL_TRUE, "FAILED_FALSE": signals.FAILED_FALSE,
+    "FAILED_EMPTY": signals.FAILED_EMPTY,
     "text": text, "truth": values.truth, "equal": values.equal, "loose_equal": values.loose_equal,
     "compare": values.compare, "numbers": numbers, "outer": outer, "at": at, "present": present,
     "set_global": set_global,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
 from json.encoder import encode_basestring as _quoted
 from math import isfinite
 from typing import Any
@@ -122,6 +121,8 @@ def _float_text(value: float) -> str:
     """The shortest digits that give the same Float, without exponent and without a trailing ``.0``."""
     digits = repr(value)
     if "e" in digits:
+        from decimal import Decimal  # for the very large and the very small only
+
         digits = format(Decimal(digits), "f")
     return digits.removesuffix(".0")
 

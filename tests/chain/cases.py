@@ -1,16 +1,16 @@
 """Reads the corpus: plain files of cases, each a program and what must become of it.
 
-    # a comment between cases
-    == the name of the case
-    @input REQ {"path": "/"}        a read-only input; @writable for a writable one
-    @strict                          missing values end the run; @seed 7 pins the random generator
-    @chains                          the program is YAML: main is mounted, other keys are global chains
-    the program, by default the text of one block
-    -- ok "value"                    expectations, one a line: the last statement is Ok, err is an answer,
-    -- fault "message"               fault a fault
-    -- verb forward "http://a"       also: result, error, resp, outputs, echo (JSON each), run ok, run failed
-    -- fails PC-LIMIT-STEPS          the run ends by misuse or a limit; the exact text of the error follows
-    -- load                          the program does not load; the exact text of all errors follows
+# a comment between cases
+== the name of the case
+@input REQ {"path": "/"}        a read-only input; @writable for a writable one
+@strict                          missing values end the run; @seed 7 pins the random generator
+@chains                          the program is YAML: main is mounted, other keys are global chains
+the program, by default the text of one block
+-- ok "value"                    expectations, one a line: the last statement is Ok, err is an answer,
+-- fault "message"               fault a fault
+-- verb forward "http://a"       also: result, error, resp, outputs, echo (JSON each), run ok, run failed
+-- fails PC-LIMIT-STEPS          the run ends by misuse or a limit; the exact text of the error follows
+-- load                          the program does not load; the exact text of all errors follows
 """
 
 from __future__ import annotations

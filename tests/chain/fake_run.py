@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from common.chain.commands.builtin import BUILTIN
+from common.chain.commands.spec import Err, Registry
 from common.chain.errors import LimitError, MisuseError
 
 
@@ -35,3 +37,33 @@ class FakeRun:
             raise MisuseError("PC-RUN-READ-ONLY", "read-only")
         if size > self.collection_items_max:
             raise LimitError("PC-LIMIT-COLLECTION", f"more than {self.collection_items_max} items")
+
+
+def called(name: str, *args: Any, run: FakeRun | None = None, registry: Registry = BUILTIN, **options: Any) -> Any:
+    """Call a command as the compiler does: its value, or the Err."""
+    spec = registry.get(name)
+    assert spec is not None
+    assert spec.call is not None
+    return spec.call(*([run or FakeRun()] if spec.needs_run else []), *args, **options)
+
+
+def captured(name: str, *args: Any, run: FakeRun | None = None, registry: Registry = BUILTIN, **options: Any) -> Any:
+    """Call a command with its out options: a tuple, or the Err."""
+    spec = registry.get(name)
+    assert spec is not None
+    assert spec.capturing is not None
+    return spec.capturing(*([run or FakeRun()] if spec.needs_run else []), *args, **options)
+
+
+def answer(got: Any) -> Any:
+    """The value of an Err that is an answer."""
+    assert isinstance(got, Err)
+    assert not got.fault
+    return got.value
+
+
+def fault(got: Any) -> str:
+    """The message of an Err that is a fault."""
+    assert isinstance(got, Err)
+    assert got.fault
+    return str(got.value)

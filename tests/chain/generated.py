@@ -20,14 +20,15 @@ BLOCKS = ("one", "two")
 CHAINS = ("first", "second")
 GLOBAL = "util"
 DEFAULT = '"d"'
-TARGETS = (*BLOCKS, *CHAINS, GLOBAL, "first:one", "util:util:two", "util:two")
+TARGETS = (*BLOCKS, *CHAINS, GLOBAL, "first:one", "util:util:two")
+GLOBAL_TARGETS = (*BLOCKS, GLOBAL, "util:util:two")
 LITERALS = (
     "0", "1", "2", "-1", "1.50", "3.0", "true", "false", "null", "word", '"x"', '"1"', "''", '"a b"', "yes",
 )  # fmt: skip
 FIXED = {
     "L": LITERALS,
     "n": NAMES,
-    "t": TARGETS,
+    "i": BLOCKS,
     "w": ("", "", "", "", "local ", "chain ", "global ", "export ", "block "),
     "l": ("", "", "--from block", "--from chain", "--from lib"),
     "f": ("a", "b", "a, b", "c, a"),
@@ -41,12 +42,14 @@ INPUTS = {
 STEPS = ("", "", "", ".k", ".m.k", ".tags", "[0]", '["k"]', "?.z", "[$a]", ".headers", ".m", ".path", "?[$b[0]]")
 
 # Templates: <v> a value, <q> an operand of a comparison, <n> a variable's name, <p> a path, <r> a read of a variable,
-# <o> an operand of and/or, <s> one without operators, <t> an id, <w> a scope word, <l> a level, <P> a predicate.
+# <o> an operand of and/or, <s> one without operators, <t> an id for exec, <g> one for goto, <h> a chain, <i> a block,
+# <w> a scope word, <l> a level, <P> a predicate, <C> a command, <a> an assignment, <c> a control, <b> a body, <B> a
+# body of a loop, <f> a loop's names.
 VALUES = {
     "flat": ("<L>", "<L>", "<r>", "<r>"),
     "deep": (
-        "<L>", "<L>", "<r>", "<r>", "<r>", '"<${<p>}>-"', '"${<p>}"', '"${<p>}$(<s>)"', "$(<o>)", "$(<s>)", "[]", "[<v>]",
-        "[<v>, <v>]", "{}", "{k: <v>}", "{k: <v>, tags: <v>}",
+        "<L>", "<L>", "<r>", "<r>", "<r>", '"<${<p>}>-"', '"${<p>}"', '"${<p>}$(<s>)"', "$(<o>)", "$(<s>)", "[]",
+        "[<v>]", "[<v>, <v>]", "{}", "{k: <v>}", "{k: <v>, tags: <v>}", "$(<P> && <c>)",
     ),
 }  # fmt: skip
 PREDICATES = (
@@ -55,27 +58,35 @@ PREDICATES = (
     "match-include <r> k", "$<p>", "true", "false", "eq 1 1", "eq 1 2", "chance 0.5", 'match <v> "*a*"',
 )  # fmt: skip
 COMMANDS = (
-    "append <v> <v>", "append <v> <v>", "upper <v>", "strip-prefix <v> <v>", "parse-uri <v>", "to-number <v>", "len <r>",
-    'split <v> "/"', "echo <v>", "list-push <n> <v>", "list-push $<p> <v>", "list-pop <n>", "map-add <n> k <v>",
-    "map-remove $<p> k", "list-set <n> 0 <v>", "set-create <n>", "set-add <n> x", "map-create <n>", "list-clear <n>",
-    "delete <n>", "delete $<n>.k", "type <n>", "build-json <v>", "json-get <v> k", "choice <v>",
-    'split --capture <n> <v> "/"', 'replace $<n> "x" "y"', 'match-path --capture-named <n> <v> "/{k}/**"',
-    "set-create --block <n>", "exec <t>", "exec <t>", "invoke <t> --arg k <v>", "map <r> $(<s>)",
-    "capture --value <n> --status <n> $(<o>)", "capture --ok <n> $(<s>)", "first-ok $(<s>) $(<P>)",
+    "append <v> <v>", "append <v> <v>", "upper <v>", "strip-prefix <v> <v>", "parse-uri <v>", "to-number <v>",
+    "len <r>", 'split <v> "/"', "echo <v>", "list-push <n> <v>", "list-push $<p> <v>", "list-pop <n>",
+    "map-add <n> k <v>", "map-remove $<p> k", "list-set <n> 0 <v>", "set-create <n>", "set-add <n> x",
+    "map-create <n>", "list-clear <n>", "delete <n>", "delete $<n>.k", "type <n>", "build-json <v>", "json-get <v> k",
+    "choice <r>", 'split --capture <n> <v> "/"', 'replace $<n> "x" "y"',
+    'match-path --capture-named <n> <v> "/{k}/**"', "match-reg --capture <n> <v> '(a)|(b)'", "lower <v>",
+    "slice <v> 0:1", "strlen <v>", "trim <v>", "to-bool <v>", "to-string <v>", "parse-query <v>", 'query-get <v> "k"',
+    "limit <v> 1 2", "list-insert <n> 0 <v>", "list-remove <n> <r>", "set-remove <n> x", 'rewrite $<n>.k "x*" "y*"',
+    "list-push <n> <v> <v>", "range <v> 0 <r>", "is-bool <v>",
+    "map --begin <v> --reduce $(append $__result $__value) <r> $(append $__key <v>)", "map <r> $(<s>)",
+    "capture --value <n> --status <n> --ok <n> --error <n> $(<s>)", "exec --chain <h>",
+    "invoke --block <i> --arg k <v>", "map-create --global <n>", "delete --global <n>",
+    "append $__key $__value $__args.k", "ends-with -i <v> <v>", "set-create --block <n>", "exec <t>", "exec <t>",
+    "invoke <t> --arg k <v>", "map <r> $(<s>)", "capture --value <n> --status <n> $(<o>)", "capture --ok <n> $(<s>)",
+    "first-ok $(<s>) $(<P>)",
 )  # fmt: skip
 ASSIGNMENTS = (
-    "<w><n> = <v>", "<w><n> = <v>", "<w><n> = <v>", "<w><n> = $(<s>)", "<n>.k = <v>", "$<n>[0] = <v>", "$<n>[$b] = <v>",
-    "RESP.status = <v>", "RESP.headers.k = <v>", "RESP = <v>", "result = <v>", "error = <v>", "resp = <v>",
-    "resp.k = <v>", "local <n>", "global <n>", "chain <n>",
+    "<w><n> = <v>", "<w><n> = <v>", "<w><n> = <v>", "<w><n> = $(<s>)", "<n>.k = <v>", "$<n>[0] = <v>",
+    "$<n>[$b] = <v>", "RESP.status = <v>", "RESP.headers.k = <v>", "RESP = <v>", "result = <v>", "error = <v>",
+    "resp = <v>", "resp.k = <v>", "local <n>", "global <n>", "chain <n>",
 )  # fmt: skip
 CONTROLS = (
     "return <l> <v>", "error <l> <v>", "return <l>", "error <l>", "exit <v>", "exit", "accept", "reject <v>", "drop",
-    "forward <v>", 'return "forward ${a}"', "return accept", "goto <t>", "goto <t>",
+    "forward <v>", 'return "forward ${a}"', "return accept", "goto <g>", "goto <g>",
 )  # fmt: skip
 IN_LOOPS = (*CONTROLS, *("break <v>", "break", "continue") * 4)
 OPERANDS = ("<s>", "<s>", "<s>", "<o> && <o>", "<o> || <o>", "! <s>", "(<o> || <s>)", "<s> && <s> || <s>")
 STATEMENTS = (
-    "<o>", "<o>", "<o>", "<a>", "<a>", "<a>", "<P> && <c>", "<P> || <c>", "<c>",
+    "<o>", "<o>", "<o>", "(<s>)", "<a>", "<a>", "<a>", "<P> && <c>", "<P> || <c>", "<c>",
     "if <o> then\n<b>\nelif <P> then\n<b>\nelse\n<b>\nend", "if <P> then\n<b>\nend",
     "for <f> in <v> then\n<B>\nend", "for <f> in <r> then\n<B>\nend",
     "case <v> as <n> then\nwhen <o> then\n<b>\nelse\n<b>\nend",
@@ -96,6 +107,7 @@ class Writer:
 
     def __init__(self, one: Callable[[Sequence[Any]], Any]) -> None:
         self.one = one
+        self.targets: Sequence[str] = TARGETS
         self._loops = 0
 
     def often(self, of: int) -> bool:
@@ -110,6 +122,10 @@ class Writer:
         """What fills one kind of hole."""
         if kind in FIXED:
             return str(self.one(FIXED[kind]))
+        if kind in "tg":  # goto takes no id with colons
+            return str(self.one([id for id in self.targets if kind == "t" or ":" not in id]))
+        if kind == "h":
+            return str(self.one([id for id in self.targets if id in (*CHAINS, GLOBAL)]))
         if kind in "pr":
             path = f"{self.one((*NAMES, *NAMES, *NAMES, 'REQ', 'RESP', 'resp', 'result'))}{self.one(STEPS)}"
             if kind == "r" and self.often(6):
@@ -152,6 +168,7 @@ def program(one: Callable[[Sequence[Any]], Any]) -> Program:
     """A list of two chains and one global chain."""
     writer = Writer(one)
     main = n.LibSource("main", tuple(writer.chain(chain) for chain in CHAINS))
+    writer.targets = GLOBAL_TARGETS
     util = n.LibSource(GLOBAL, (writer.chain(GLOBAL),))
     return Program(main, {GLOBAL: util}, INPUTS, ("RESP",), writer.often(8), one(range(4)))
 

@@ -10,18 +10,19 @@ values and the specs of ordinary commands, and nothing of scopes, lowering, comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from common.chain import nodes as n
 from common.chain import values
-from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
 from common.chain.errors import ChainError
 from common.chain.parser import parse
 from common.chain.values import MISSING
 from tests.chain import oracle_controls
-from tests.chain.oracle_eval import OK, Evaluator
+from tests.chain.oracle_eval import OK, Evaluator, given
 from tests.chain.oracle_levels import Levels
 from tests.chain.oracle_state import (
     Block,
@@ -57,7 +58,7 @@ class Oracle:
         fail: str = "reject",
         missing: str = "lenient",
         libs: Mapping[str, n.LibSource] | None = None,
-        registry: Registry = BUILTIN,
+        registry: Registry,
         seed: int | None = None,
         now_ms: int = 0,
         limits: Limits | None = None,
@@ -68,6 +69,10 @@ class Oracle:
         self._seed, self._now_ms, self._limits = seed, now_ms, limits or Limits()
         self.globals = {name: self._lib(lib, mounted=False) for name, lib in (libs or {}).items()}
         self.mounted: list[Lib] = []
+
+    def canonical(self, word: str) -> str:
+        """The verb that a word means: ``call-server`` is ``server``."""
+        return "server" if word == "call-server" and word not in self.verbs else word
 
     def mount(self, source: n.LibSource) -> None:
         """Add a list of chains. The oracle expects what loads."""
@@ -97,7 +102,8 @@ class Oracle:
         state.verb, state.run = self.default, {"result": self.default, "error": "", "resp": ""}
         run = Evaluator(self, state)
         try:
-            self._lists(run)
+            with deep_recursion():
+                self._lists(run)
         except Terminal as control:
             self._decide(state, control)
         except Exit as control:
@@ -137,10 +143,10 @@ class Oracle:
     def _left(self, state: State, control: Leave) -> None:
         """A unit of the list has ended by return or error."""
         state.ok = control.ok
-        if control.value is not MISSING:
-            state.run["result"] = control.value
         if not control.ok:
-            state.run["error"] = "" if control.value is MISSING else control.value
+            state.run["result"] = state.run["error"] = given(control.value)
+        elif control.value is not MISSING:
+            state.run["result"] = control.value
 
     def chains(self, run: Evaluator, chains: Sequence[Chain], env: dict[str, Any] | None, *, listed: bool) -> Result:
         """Run a list of chains; a goto to one of them goes on behind it."""
@@ -164,13 +170,16 @@ class Oracle:
 
     def _tail(self, run: Evaluator, jump: Jump, listed: bool) -> Result:
         """A chain that is not of this list takes over, and the list ends with it."""
-        assert jump.target.chain is not None
-        try:
-            return self.chain(run, jump.target.chain, dict(jump.env), listed=listed)
-        except Leave as control:
-            if control.level == "lib":
-                raise
-            return self._unit_left(run, control, listed)
+        while True:
+            assert jump.target.chain is not None
+            try:
+                return self.chain(run, jump.target.chain, dict(jump.env), listed=listed)
+            except Leave as control:
+                if control.level == "lib":
+                    raise
+                return self._unit_left(run, control, listed)
+            except Jump as further:
+                jump = further
 
     def chain(
         self, run: Evaluator, chain: Chain, env: dict[str, Any], *, start: Block | None = None, listed: bool
@@ -206,7 +215,7 @@ class Oracle:
     def _unit_left(self, run: Evaluator, control: Leave, listed: bool) -> Result:
         if listed:
             self._left(run.state, control)
-        return Result(control.ok, "" if control.value is MISSING else control.value)
+        return Result(control.ok, given(control.value), raised="" if control.ok else control.level)
 
     def block(self, run: Evaluator, chain: Chain, block: Block, env: dict[str, Any], *, listed: bool) -> Result:
         """Run one block in a fresh block environment."""
@@ -242,6 +251,17 @@ class Oracle:
                 if [chain.id, block.id] == parts and kind in ("", "block"):
                     return Target(lib, chain, block)
         return None
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Python's own limit is no limit of the language: a walk over 64 nested calls is deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -9,9 +9,22 @@ from common.chain import nodes as n
 from common.chain import values
 from common.chain.commands.spec import BoundCall
 from common.chain.errors import LimitError
-from common.chain.values import MISSING
-from tests.chain.oracle_eval import OK, Evaluator, pairs, restore
-from tests.chain.oracle_state import Exit, Frame, Jump, Leave, Loop, Passed, Result, Target, Terminal, first_word, misuse
+from common.chain.values import MISSING, Set
+from tests.chain.oracle_eval import Evaluator, given, pairs, restored
+from tests.chain.oracle_levels import LEVEL_OPTIONS, MAP_NAMES
+from tests.chain.oracle_state import (
+    Exit,
+    Frame,
+    Jump,
+    Leave,
+    Loop,
+    Passed,
+    Result,
+    Target,
+    Terminal,
+    first_word,
+    misuse,
+)
 
 Special = Callable[[Evaluator, Frame, BoundCall], Result]
 
@@ -39,6 +52,8 @@ def leave(ok: bool, default: str) -> Special:
         verb = literal_verb(run, bound.args[0]) if bound.args and ok else ""
         if verb:
             raise checked_terminal(run, verb, first_word(values.text(value))[1])
+        if not ok:
+            run.state.run["error"] = given(value)  # under exec, too: a plain reject behind it keeps the reason
         raise Leave(ok, level, value)
 
     return special
@@ -52,11 +67,16 @@ def literal_verb(run: Evaluator, node: Any) -> str:
             return ""
         word, _ = first_word(head.value)
         whole = " " in head.value.lstrip()
-        return word if whole and word in run.host.verbs else ""
+        return declared(run, word) if whole else ""
     if not isinstance(node, n.Text):
         return ""
-    word, _ = first_word(node.value)
-    return word if word in run.host.verbs else ""
+    return declared(run, first_word(node.value)[0])
+
+
+def declared(run: Evaluator, word: str) -> str:
+    """The verb that a word means, empty where it is none."""
+    verb = run.host.canonical(word)
+    return verb if verb in run.host.verbs else ""
 
 
 def exit_(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
@@ -83,8 +103,7 @@ def execute(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
     """``exec`` and ``invoke``: run the target here."""
     kind = next((kind for kind in ("block", "chain", "lib") if kind in bound.options), "")
     name = text_of(run, frame, bound.args[0])
-    given = bound.options.get("arg", ())
-    arguments = {values.text(run.value(frame, key)): run.value(frame, item) for key, item in given}
+    arguments = {key.value: run.value(frame, item) for key, item in bound.options.get("arg", ())}
     target = run.host.find(frame, kind, name)
     invoked = bound.spec.name == "invoke"
     shared = target.block is not None and target.chain is frame.chain and not invoked
@@ -112,8 +131,7 @@ def call(run: Evaluator, target: Target, env: dict[str, Any], shared: bool) -> R
             return run.host.chain(run, target.chain, env, listed=False)
         return run.host.chains(run, target.lib.chains, env, listed=False)
     except Leave as control:
-        value = "" if control.value is MISSING else control.value
-        return Result(control.ok, value, raised="" if control.ok else control.level)
+        return Result(control.ok, given(control.value), raised="" if control.ok else control.level)
 
 
 def first_ok(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
@@ -128,7 +146,7 @@ def first_ok(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
 def capture(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
     """Run the command and store value, status and two Bools."""
     result = run.statement(frame, bound.args[0].body)._replace(raised="")
-    value = "" if result.value is MISSING else result.value
+    value = given(result.value)
     stored = {
         "value": value, "status": "success" if result.ok else "error", "ok": result.ok, "error": not result.ok,
     }  # fmt: skip
@@ -148,19 +166,55 @@ def continue_(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
 
 
 def map_(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
-    """``map collection $(command)``: one result for each item."""
+    """``map collection $(command)``: the command for each entry, then --reduce; the result is the last one's."""
     collection = run.value(frame, bound.args[0])
-    raise Passed(collection)
+    begin = run.value(frame, bound.options["begin"]) if "begin" in bound.options else ""
+    if collection is None or (isinstance(collection, str) and collection == ""):
+        collection = []
+    if not isinstance(collection, list | dict | Set):
+        raise Passed(f"map: {values.type_name(collection)} given, a collection needed")
+    result = Result(True, begin)
+    with restored(frame, *MAP_NAMES), run.state.iterating(collection):
+        for key, item in pairs(collection):
+            run.state.step()
+            first = item if isinstance(collection, Set) else key
+            frame.local |= {"__key": first, "__value": item, "__result": given(result.value)}
+            result = run.statement(frame, bound.args[1].body)
+            if "reduce" in bound.options:
+                frame.local["__value"] = given(result.value)
+                result = run.statement(frame, bound.options["reduce"].body)
+    return result._replace(raised="")
 
 
 def delete(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
     """``delete name`` or a path: the removed value, or an Err."""
-    raise NotImplementedError
+    (target,) = bound.args
+    state = run.state
+    level = next((LEVEL_OPTIONS[name] for name in bound.options), frame.block.levels.write(target))
+    path = run.spelled(target)
+    nothing = Result(False, f"delete: there is no ${path}")
+    if not target.steps:
+        places = {"block": frame.local, "chain": frame.env, "global": state.globals}
+        if level not in places or target.name not in places[level]:
+            return nothing
+        return Result(True, places[level].pop(target.name))
+    container, key = run.place(frame, level, target)
+    if values.index(container, key) is MISSING:
+        return nothing
+    state.changing(container)
+    if isinstance(container, list):
+        return Result(True, container.pop(values.list_index(key, len(container)) or 0))
+    name = values.key_text(key)
+    assert name is not None
+    if isinstance(container, Set):
+        container.remove(name)
+        return Result(True, name)
+    return Result(True, container.pop(name))
 
 
 def text_of(run: Evaluator, frame: Frame, node: Any) -> str:
     """An argument where text is wanted."""
-    return node.spelling if isinstance(node, n.Literal) else values.text(run.value(frame, node))
+    return values.text(run.value(frame, node))  # a literal number is its spelling since it was bound
 
 
 CONTROLS: dict[str, Special] = {
@@ -177,4 +231,3 @@ CONTROLS: dict[str, Special] = {
     "map": map_,
     "delete": delete,
 }
-__all__ = ["CONTROLS", "OK", "pairs", "restore", "terminal"]

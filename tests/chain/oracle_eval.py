@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from common.chain import nodes as n
@@ -10,7 +11,7 @@ from common.chain import values
 from common.chain.commands.spec import BoundCall, Err, Kind, Param, Spec
 from common.chain.errors import LimitError
 from common.chain.values import MISSING, Set
-from tests.chain.oracle_state import Control, Frame, Leave, Loop, Passed, Result, State, first_word, misuse
+from tests.chain.oracle_state import Frame, Leave, Loop, Passed, Result, State, first_word, misuse
 
 if TYPE_CHECKING:
     from tests.chain.oracle import Oracle
@@ -93,7 +94,7 @@ class Evaluator:
             result = self.statement(frame, node.body)
             if result.fault and not result.ok:
                 raise Passed(result.value)
-            return result._replace(value=_given(result.value))
+            return result._replace(value=given(result.value))
         return Result(True, self.value(frame, node))
 
     def _if(self, frame: Frame, node: n.If) -> Result:
@@ -103,30 +104,33 @@ class Evaluator:
         return self.body(frame, node.otherwise)
 
     def _case(self, frame: Frame, node: n.Case) -> Result:
-        if node.subject is not None:
-            frame.local[node.name] = self.value(frame, node.subject)
-        return self._if(frame, n.If(node.branches, node.otherwise))
+        branches = n.If(node.branches, node.otherwise)
+        if node.subject is None:
+            return self._if(frame, branches)
+        subject = self.value(frame, node.subject)
+        with restored(frame, node.name):
+            frame.local[node.name] = subject
+            return self._if(frame, branches)
 
     def _matchresult(self, frame: Frame, node: n.MatchResult) -> Result:
         result = self.statement(frame, node.command)
         name, body = (node.ok_name, node.ok) if result.ok else (node.err_name, node.err)
         if body is None:
             return OK
-        frame.local[name] = _given(result.value)
-        return self.body(frame, body)
+        with restored(frame, name):
+            frame.local[name] = given(result.value)
+            return self.body(frame, body)
 
     def _for(self, frame: Frame, node: n.For) -> Result:
         collection = self.value(frame, node.collection)
         if collection is None or (isinstance(collection, str) and collection == ""):
             return OK
-        if not isinstance(collection, list | dict | Set) or (isinstance(collection, Set) and len(node.names) == 2):
-            raise Passed(None)
-        saved = {name: frame.local.get(name, MISSING) for name in node.names}
-        try:
-            with self.state.iterating(collection):
-                return self._iterate(frame, node, collection)
-        finally:
-            restore(frame, saved)
+        if not isinstance(collection, list | dict | Set):
+            raise Passed(f"for: {values.type_name(collection)} given, a collection needed")
+        if isinstance(collection, Set) and len(node.names) == 2:
+            raise Passed("for: a Set has one name")
+        with restored(frame, *node.names), self.state.iterating(collection):
+            return self._iterate(frame, node, collection)
 
     def _iterate(self, frame: Frame, node: n.For, collection: Any) -> Result:
         for key, item in pairs(collection):
@@ -145,7 +149,7 @@ class Evaluator:
 
     def value(self, frame: Frame, node: n.Expression) -> Any:
         """The value of an argument; what is missing is the empty string. Raises Passed for a fault in it."""
-        return _given(self.value_or_missing(frame, node))
+        return given(self.value_or_missing(frame, node))
 
     def value_or_missing(self, frame: Frame, node: n.Expression) -> Any:
         """As ``value``, but MISSING stays."""
@@ -167,14 +171,14 @@ class Evaluator:
             raise LimitError("PC-LIMIT-STRING", "")
         return text
 
-    def variable(self, frame: Frame, node: n.Variable) -> Any:
-        """Read a path; a default stands in for what is missing, a strict hook point raises."""
+    def variable(self, frame: Frame, node: n.Variable, *, lenient: bool = False) -> Any:
+        """Read a path; a default stands in for what is missing, a strict hook point raises unless ``lenient``."""
         value = self.state.lookup(frame, frame.block.levels.read(node), node.name)
         for step in node.steps:
             value = values.index(value, self._key(frame, step))
         if value is MISSING and node.default is not None:
             return self.value(frame, node.default)
-        lenient = node.default is not None or any(step.optional for step in node.steps)
+        lenient = lenient or node.default is not None or any(step.optional for step in node.steps)
         if value is MISSING and self.host.missing == "strict" and not lenient:
             raise misuse("PC-RUN-MISSING")
         return value
@@ -191,22 +195,40 @@ class Evaluator:
         if not steps:
             self._write_name(frame, level, name, value)
             return None
-        container = self.state.lookup(frame, "chain" if level == "input" else level, name)
-        for step in steps[:-1]:
-            container = values.index(container, self._key(frame, step))
-        key = self._key(frame, steps[-1])
+        container, key = self.place(frame, level, target)
+        path = self.spelled(n.Variable(name, steps[:-1]))
         if isinstance(container, dict):
             written = values.key_text(key)
             if written is None:
-                return Result(False, None, fault=True)
+                return self._misfit(f"{values.type_name(key)} cannot be a key of ${path}")
             self.state.changing(container, len(container) + (written not in container))
             container[written] = value
-        elif isinstance(container, list) and values.list_index(key, len(container)) is not None:
+        elif isinstance(container, list):
+            at = values.list_index(key, len(container))
+            if at is None:
+                return self._misfit(f"${path} has no item {values.text(key)}")
             self.state.changing(container, len(container))
-            container[values.list_index(key, len(container))] = value
+            container[at] = value
         else:
-            return Result(False, None, fault=True)
+            found = "is missing" if container is MISSING else f"is a {values.type_name(container)}"
+            return self._misfit(f"${path} {found}, not a map or a list")
         return None
+
+    @staticmethod
+    def _misfit(message: str) -> Result:
+        return Result(False, f"assignment: {message}", fault=True)
+
+    def place(self, frame: Frame, level: str, target: n.Variable) -> tuple[Any, Any]:
+        """The collection that a path ends in, and the key there."""
+        container = self.state.lookup(frame, "chain" if level == "input" else level, target.name)
+        for step in target.steps[:-1]:
+            container = values.index(container, self._key(frame, step))
+        return container, self._key(frame, target.steps[-1])
+
+    @staticmethod
+    def spelled(target: n.Variable) -> str:
+        """A path as messages write it."""
+        return target.name + "".join(spelled_step(step) for step in target.steps)
 
     def _write_name(self, frame: Frame, level: str, name: str, value: Any) -> None:
         state = self.state
@@ -216,6 +238,9 @@ class Evaluator:
         places[level][name] = value
         if level == "run" and name == "result" and isinstance(value, str):
             verb, target = first_word(value)
+            verb = self.host.canonical(verb)
+            if verb in self.host.targeted and not target:
+                raise misuse("PC-RUN-EMPTY-TARGET")
             if verb in self.host.verbs:
                 state.verb, state.target = verb, target
 
@@ -223,23 +248,14 @@ class Evaluator:
 
     def _command(self, frame: Frame, node: n.Command) -> Result:
         bound = frame.block.levels.bound(node)
-        spec, verb = bound.spec, bound.spec.name
-        if verb in self.host.verbs:
-                state.verb, state.target = verb, target
-
-    # -- commands ------------------------------------------------------------------------------------------------------
-
-    def _command(self, frame: Frame, node: n.Command) -> Result:
-        spec = self.host.registry.get(node.name)
-        verb = node.name if spec is None or spec.name == node.name else spec.name
-        bound = self.host.bind_verb(node) if spec is None else bind(node, spec)
+        word = bound.spec.name
+        verb = self.host.canonical(word)
         if verb in self.host.verbs:
             return self.host.terminal(self, frame, verb, bound)
-        special = self.host.controls.get(verb)
+        special = self.host.controls.get(word)
         if special is not None:
             return special(self, frame, bound)
-        assert spec.call is not None, node.name
-        return self._ordinary(frame, spec, bound)
+        return self._ordinary(frame, bound.spec, bound)
 
     def _ordinary(self, frame: Frame, spec: Spec, bound: BoundCall) -> Result:
         outs = {opt.name: bound.options[opt.name] for opt in spec.options if opt.out and opt.name in bound.options}
@@ -270,11 +286,11 @@ class Evaluator:
         if param is not None and param.kind is Kind.WRITE:
             return None
         if param is not None and param.kind in (Kind.READ, Kind.UPDATE):
-            return self.variable(frame, node)
+            return self.variable(frame, node, lenient=param.missing)
         value = self.value_or_missing(frame, node)
         if value is MISSING and param is not None and param.missing:
             return value
-        return values.text(_given(value)) if kind == "text" else _given(value)
+        return values.text(given(value)) if kind == "text" else given(value)
 
     def _finish(self, frame: Frame, spec: Spec, bound: BoundCall, answer: Any) -> Result:
         """Turn what a command returned into a result, and write back what it updates."""
@@ -311,6 +327,15 @@ class Evaluator:
         return value
 
 
+def spelled_step(step: n.Step) -> str:
+    """A step as messages write it."""
+    dot = "?." if step.optional else "."
+    if isinstance(step.key, n.Text):
+        return f"{dot}{step.key.value}"
+    key = f"${Evaluator.spelled(step.key)}" if isinstance(step.key, n.Variable) else step.key.spelling
+    return f"{dot[:-1]}[{key}]"
+
+
 def spread(params: Sequence[Param], bound: BoundCall) -> list[Param]:
     """The parameter of each given argument: the repeated last one spread out."""
     count = len(bound.args)
@@ -322,16 +347,22 @@ def pairs(collection: Any) -> list[tuple[Any, Any]]:
     return list(collection.items() if isinstance(collection, dict) else enumerate(collection))
 
 
-def restore(frame: Frame, saved: dict[str, Any]) -> None:
-    """Give block names the values they had; MISSING takes a name away."""
-    for name, value in saved.items():
-        if value is MISSING:
-            frame.local.pop(name, None)
-        else:
-            frame.local[name] = value
+@contextmanager
+def restored(frame: Frame, *names: str) -> Iterator[None]:
+    """Give block names back what they had, on every exit (``for`` in L5; case and match-result as in the peer)."""
+    saved = {name: frame.local.get(name, MISSING) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is MISSING:
+                frame.local.pop(name, None)
+            else:
+                frame.local[name] = value
 
 
-def _given(value: Any) -> Any:
+def given(value: Any) -> Any:
+    """What is missing as it is written and passed on: the empty string."""
     return "" if value is MISSING else value
 
 
@@ -339,6 +370,3 @@ def _stands_alone(statement: n.Statement) -> bool:
     while isinstance(statement, n.Group):
         statement = statement.body
     return isinstance(statement, n.Command) and statement.name in ("exec", "invoke")
-
-
-__all__ = ["FALSE", "OK", "TRUE", "Control", "Evaluator", "pairs", "restore", "spread"]

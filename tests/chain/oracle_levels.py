@@ -14,6 +14,7 @@ from common.chain.commands.spec import BoundCall, Kind, Param, Registry, Spec
 
 RUN_NAMES = ("result", "error", "resp")
 BLOCK, CHAIN, GLOBAL, INPUT, RUN = "block", "chain", "global", "input", "run"
+MAP_NAMES = ("__key", "__value", "__result")
 LEVEL_OPTIONS = {"block": BLOCK, "local": BLOCK, "chain": CHAIN, "global": GLOBAL, "export": GLOBAL}
 
 
@@ -104,10 +105,17 @@ class Levels:
         bound = self._bound[id(node)] = bind(node, spec)
         options = {option.name: option for option in spec.options}
         outs = [value for name, value in bound.options.items() if options[name].out]
+        before = dict(self._declared)
+        if spec.name == "map":
+            self._declared |= dict.fromkeys(MAP_NAMES, BLOCK)
         self._expressions(bound.args)
         for name, value in bound.options.items():
             if value is not True and not options[name].out:
                 self._expressions(_flat(value))
+        for name in MAP_NAMES:
+            self._declared.pop(name, None)
+            if name in before:
+                self._declared[name] = before[name]
         if spec.name == "capture":
             self._declared |= {out.name: BLOCK for out in outs}
         self._expressions(outs)
@@ -116,7 +124,7 @@ class Levels:
     def _declare_named(self, bound: BoundCall, kinds: list[Kind]) -> None:
         """``map-create --block m`` and the like declare the name that they write."""
         levels = [LEVEL_OPTIONS[name] for name in bound.options if name in LEVEL_OPTIONS]
-        if levels and bound.args and kinds[0] in (Kind.WRITE, Kind.UPDATE):
+        if levels and bound.args and kinds[0] is Kind.UPDATE:
             self._declared[bound.args[0].name] = levels[0]
             self._mention(bound.args[0], bound.args[0].name)
 

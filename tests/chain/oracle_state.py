@@ -37,7 +37,7 @@ class Result(NamedTuple):
     raised: str = ""
 
 
-class Passed(Exception):  # noqa: N818 - a fault on its way to its statement
+class Passed(Exception):
     """A fault in ``$(...)`` that makes the statement around it fault."""
 
     def __init__(self, value: Any) -> None:
@@ -45,7 +45,7 @@ class Passed(Exception):  # noqa: N818 - a fault on its way to its statement
         super().__init__(value)
 
 
-class Control(Exception):  # noqa: N818 - a jump
+class Control(Exception):
     """What leaves statements: the base of all controls."""
 
 
@@ -146,6 +146,7 @@ class Limits:
     depth: int = 64
     string_bytes_max: int = 1_048_576
     collection_items_max: int = 10_000
+    output_bytes_max: int = 65_536
 
 
 class State:
@@ -164,6 +165,7 @@ class State:
         self._random, self._now_ms = random.Random(seed), now_ms
         self._frozen: dict[int, Any] = {}
         self._iterated: list[Any] = []
+        self._buckets: dict[str, float] = {}
 
     def random(self) -> float:
         """The next random number of the run's seed."""
@@ -176,10 +178,13 @@ class State:
     def echo(self, text: str) -> None:
         """Keep a line of output."""
         self.output.append(text)
+        if sum(len(line.encode("utf-8", "surrogatepass")) + 1 for line in self.output) > self.limits.output_bytes_max:
+            raise LimitError("PC-LIMIT-OUTPUT", "")
 
     def take(self, key: str, rate: float, burst: float) -> bool:
-        """Buckets of the oracle are always full."""
-        return True
+        """Take a token of a bucket that was full at the start of the run; no time passes while it lasts."""
+        self._buckets[key] = left = self._buckets.get(key, burst) - 1
+        return left >= 0
 
     def changing(self, collection: Any, size: int = 0) -> None:
         """Refuse what is frozen, iterated or would become too large."""

@@ -135,6 +135,13 @@ def test_wrong_options(arguments: tuple[Argument, ...], message: str) -> None:
     assert messages(MATCH, *arguments) == [("PC-LINK-OPTION", f"match: {message}")]
 
 
+def test_options_of_a_group_exclude_each_other() -> None:
+    """Of options that settle the same thing only one may be given."""
+    spec = Spec("one", "text", "", options=(Opt("a", "", group="g"), Opt("b", "", group="g"), Opt("c", "")))
+    assert call(spec, long("a"), long("c")).options == {"a": True, "c": True}
+    assert messages(spec, long("a"), long("b")) == [("PC-LINK-OPTION", "one: --b and --a exclude each other")]
+
+
 def test_unknown_option_lists_what_there_is() -> None:
     """The error for an unknown option and for a wrong choice carries the right ones."""
     with pytest.raises(ChainErrors) as caught:
@@ -204,7 +211,10 @@ def test_literals_of_a_wrong_type(type_: str, good: Sequence[Argument], bad: Seq
 
 def test_a_bare_name_for_a_collection_shows_the_fix() -> None:
     """Who writes a variable's name without $ is shown how to write it."""
-    assert messages(one_param(type_="list"), word("nodes")) == [("PC-LINK-LITERAL", "one: it must be a list: $nodes")]
+    assert messages(one_param(type_="list"), word("nodes")) == [
+        ("PC-LINK-LITERAL", "one: it must be a list; write $nodes for the variable")
+    ]
+    assert messages(one_param(type_="list"), Text("nodes")) == [("PC-LINK-LITERAL", "one: it must be a list")]
 
 
 @pytest.mark.parametrize("kind", [Kind.READ, Kind.UPDATE, Kind.WRITE])

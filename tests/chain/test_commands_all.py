@@ -20,6 +20,7 @@ from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.reference import reference
 from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Kind, Opt, Param, Registry, Spec, Static
 from common.chain.errors import LimitError, MisuseError
+from common.chain.runtime import evaluate
 from common.chain.values import MISSING, Set, equal, text
 from common.errors import TopicError
 from tests.chain.fake_run import FakeRun
@@ -41,12 +42,13 @@ TEXTS = st.sampled_from(INTERESTING) | st.text("aAbB/.*?{}[]()^$\\:=&%+#,- é\u2
 SETS = st.lists(st.sampled_from("abc"), max_size=3).map(Set)
 ANY = VALUES | TEXTS | SETS | st.just(MISSING)
 DESIGN = """
-return error accept reject drop forward server call-server exit goto exec invoke break continue first-ok capture
-delete type is-null is-bool is-number to-bool to-number to-string eq ne gt ge lt le oneof range match match-reg
-match-path match-host topic-match starts-with ends-with match-include append replace rewrite rewrite-reg rewrite-path slice
-split strip-prefix strip-suffix strlen lower upper trim url_encode url_decode parse-uri build-uri parse-authority
-parse-query build-query query-get parse-json build-json json-get now map-create map-add map-remove set-create set-add set-remove
-list-create list-push list-insert list-set list-remove list-pop list-clear map len choice choices chance limit echo
+return error accept reject drop forward server call-server exit goto exec invoke break continue first-ok
+capture delete type is-null is-bool is-number to-bool to-number to-string eq ne gt ge lt le oneof range match
+match-reg match-path match-host topic-match starts-with ends-with match-include append replace rewrite
+rewrite-reg rewrite-path slice split strip-prefix strip-suffix strlen lower upper trim url_encode url_decode
+parse-uri build-uri parse-authority parse-query build-query query-get parse-json build-json json-get now
+map-create map-add map-remove set-create set-add set-remove list-create list-push list-insert list-set
+list-remove list-pop list-clear map len choice choices chance limit echo
 """
 FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -128,6 +130,17 @@ def test_examples_use_their_command(spec: Spec, example: Any) -> None:
     assert spec in specs
 
 
+@pytest.mark.parametrize(("spec", "example"), EXAMPLES, ids=lambda item: getattr(item, "program", ""))
+def test_examples_are_true(spec: Spec, example: Any) -> None:
+    """Every example, run as a block by itself, has the status and value, or the verb, that the reference shows."""
+    ok, value, outcome = evaluate(example.program, registry=REGISTRY)
+    if example.verb:
+        assert outcome.verb == example.verb, outcome.error
+    else:
+        assert (ok, value) == (example.ok, example.value), outcome.error
+        assert equal(value, example.value)
+
+
 def test_reference_names_every_command() -> None:
     """The reference is the same each time and has a section, the usage and the examples of every command."""
     written = reference(REGISTRY)
@@ -176,7 +189,7 @@ def given_as(value: Any) -> Any:
     return "" if value is MISSING else value
 
 
-def outcome(call: Any, run: FakeRun, spec: Spec, args: list[Any], options: dict[str, Any]) -> Any:
+def result_of(call: Any, run: FakeRun, spec: Spec, args: list[Any], options: dict[str, Any]) -> Any:
     """What a call gives, in a form that compares: its value, its Err, or the error that ends the run."""
     try:
         got = call(*([run] if spec.needs_run else []), *args, **options)
@@ -204,10 +217,10 @@ def test_no_call_raises_anything_else(name: str, data: st.DataObject) -> None:
     """On any values a command gives Ok, or an Err that its spec documents, or ends the run by limit or misuse."""
     spec = spec_of(name)
     args, options = data.draw(calls(spec))
-    check_kind(spec, outcome(spec.call, FakeRun(200, 20), spec, args, options))
+    check_kind(spec, result_of(spec.call, FakeRun(200, 20), spec, args, options))
     if spec.capturing is not None:
         outs = [opt for opt in spec.options if opt.out]
-        got = outcome(spec.capturing, FakeRun(200, 20), spec, args, options)
+        got = result_of(spec.capturing, FakeRun(200, 20), spec, args, options)
         if got[0] == "ok":
             assert type(got[1]) is tuple
             assert len(got[1]) == 1 + len(outs)
@@ -236,7 +249,7 @@ def test_prepared_calls_are_plain_calls(name: str, data: st.DataObject) -> None:
     for call, specialise in ((spec.call, spec.specialise), (spec.capturing, spec.capturing_specialise)):
         if call is None or specialise is None:
             continue
-        plain = outcome(call, FakeRun(200, 20), spec, args, options)
+        plain = result_of(call, FakeRun(200, 20), spec, args, options)
         try:
             prepared = specialise(static)
         except BadArgument:
@@ -247,7 +260,7 @@ def test_prepared_calls_are_plain_calls(name: str, data: st.DataObject) -> None:
                 assert plain[2], plain
             continue
         if prepared is not None:
-            got = outcome(prepared, FakeRun(200, 20), spec, rest, computed)
+            got = result_of(prepared, FakeRun(200, 20), spec, rest, computed)
             assert got == plain or equal(list(got), list(plain))
 
 

@@ -12,6 +12,8 @@ from tests.chain.program import Program
 from tests.chain.running import Seen, block, chains, mounted, plain, probing, run_engine, run_oracle
 
 CASES = read_all()
+RUNNABLE = [case for case in CASES if "load" not in case.expected]
+UNLOADABLE = [case for case in CASES if "load" in case.expected]
 CASES_MIN = 900
 
 
@@ -48,12 +50,7 @@ def check_status(case: Case, resp: Any) -> None:
     assert resp == ["success" if name == "ok" else "error", wanted, kept]
 
 
-def runnable(case: Case) -> bool:
-    """False for a case that does not load."""
-    return "load" not in case.expected
-
-
-@pytest.mark.parametrize("case", filter(runnable, CASES), ids=str)
+@pytest.mark.parametrize("case", RUNNABLE, ids=str)
 def test_engine(case: Case) -> None:
     """The compiled engine does what the case says, down to the exact text of an error."""
     program = program_of(case)
@@ -66,7 +63,7 @@ def test_engine(case: Case) -> None:
             assert error == case.expected["fails"]
 
 
-@pytest.mark.parametrize("case", filter(runnable, CASES), ids=str)
+@pytest.mark.parametrize("case", RUNNABLE, ids=str)
 def test_oracle(case: Case) -> None:
     """The oracle does what the case says, so that it may judge the engine elsewhere."""
     program = program_of(case)
@@ -76,7 +73,7 @@ def test_oracle(case: Case) -> None:
         check_run(case, run_oracle(program))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not runnable(case)], ids=str)
+@pytest.mark.parametrize("case", UNLOADABLE, ids=str)
 def test_load_errors(case: Case) -> None:
     """A program that is wrong does not load, and the error says exactly what the case says."""
     with pytest.raises(ChainErrors) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -118,8 +119,8 @@ def test_any_text_is_nodes_or_errors(text: str) -> None:
         assert span.end_column <= len(lines[span.end_line - 1]) + 1
 
 
-def work(text: str) -> int:
-    """The number of calls, of Python and of C, that it takes to read a text."""
+def work_of(do: Callable[[], object]) -> int:
+    """The number of calls, of Python and of C, that something takes."""
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -129,10 +130,15 @@ def work(text: str) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        read(text)
+        do()
     finally:
         sys.setprofile(before)
     return calls
+
+
+def work(text: str) -> int:
+    """The number of calls that it takes to read a text."""
+    return work_of(lambda: read(text))
 
 
 @pytest.mark.parametrize("piece", [piece.translate({126: " ", 64: "\n", 37: "\r"}) for piece in SLOW])

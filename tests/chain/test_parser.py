@@ -20,7 +20,7 @@ def cases(path: Path) -> list[tuple[str, str, str]]:
     """(name, text, expected) of a file with ``=== name``, the text, ``---`` and what is expected, again and again."""
     found = []
     for case in ("\n" + path.read_text()).split("\n===")[1:]:
-        head, _, expected = case.partition("\n---\n")
+        head, _, expected = f"{case}\n".partition("\n---\n")
         name, _, text = head.partition("\n")
         found.append((f"{path.stem}:{name}", text, expected.rstrip("\n")))
     return found

@@ -146,6 +146,9 @@ class _Binding:
         elif opt.name in self.options:
             self.fail("OPTION", f"--{opt.name} is given twice", span)
         else:
+            other = next((name for name in self.options if opt.group and self.longs[name].group == opt.group), "")
+            if other:
+                self.fail("OPTION", f"--{opt.name} and --{other} exclude each other", span)
             self.options[opt.name] = value
 
     def _value(self, opt: Opt, value: Expression) -> Expression:
@@ -215,7 +218,8 @@ class _Binding:
                 article = "an integer" if type_ == "int" else "a number"
                 self.fail("LITERAL", f"{name} must be {article}", arg.span)
         elif isinstance(arg, _MISFITS.get(type_, ())):
-            hint = f": ${arg.value}" if isinstance(arg, Text) and _PATH.fullmatch(arg.value) else ""
+            is_name = isinstance(arg, Text) and arg.bare and _PATH.fullmatch(arg.value)
+            hint = f"; write ${arg.value} for the variable" if is_name and isinstance(arg, Text) else ""
             self.fail("LITERAL", f"{name} must be a {type_}{hint}", arg.span)
         return arg
 

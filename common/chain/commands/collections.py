@@ -5,10 +5,12 @@ A command that changes a collection asks the run first, which refuses what is re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from common.chain import values
 from common.chain.commands.spec import (
+    DYNAMIC,
     NO_MATCH,
     BadArgument,
     Err,
@@ -24,9 +26,9 @@ from common.chain.commands.spec import (
 from common.chain.values import MISSING, Set
 
 LEVELS = (
-    Opt("global", "Make it a variable of the run's globals."),
-    Opt("chain", "Make it a variable of the chain (as without an option)."),
-    Opt("block", "Make it a variable of the block."),
+    Opt("global", "Make it a variable of the run's globals.", group="level"),
+    Opt("chain", "Make it a variable of the chain (as without an option).", group="level"),
+    Opt("block", "Make it a variable of the block.", group="level"),
 )
 EXISTS = Err("there is a variable of this name already")
 
@@ -46,6 +48,10 @@ def _map_create(before: Any, **level: bool) -> Any:
 def _map_add(run: RunContext, target: Any, *entries: Any) -> Any:
     if type(target) is not dict:
         return needed("map-add", "Map", target)
+    if len(entries) == 2 and type(entries[0]) is str:
+        run.changing(target, len(target) + (entries[0] not in target))
+        target[entries[0]] = entries[1]
+        return True
     added: dict[str, Any] = {}
     for key, value in zip(entries[::2], entries[1::2], strict=False):
         name = key if type(key) is str else values.key_text(key)
@@ -57,10 +63,23 @@ def _map_add(run: RunContext, target: Any, *entries: Any) -> Any:
     return True
 
 
-def _check_pairs(static: Static) -> None:
-    """A key without a value can be seen when the text is loaded."""
+def _specialise_map_add(static: Static) -> Callable[..., Any] | None:
+    """A key without a value is seen when the text is loaded; one entry with a literal key is the usual call."""
     if len(static.args) % 2 == 0:
         raise BadArgument("every key needs a value", len(static.args) - 1)
+    target, key, value = static.args[:3]
+    name = None if key is DYNAMIC else values.key_text(key)
+    if target is not DYNAMIC or name is None or len(static.args) != 3:
+        return None
+
+    def add(run: RunContext, target: Any, item: Any = value) -> Any:
+        if type(target) is not dict:
+            return needed("map-add", "Map", target)
+        run.changing(target, len(target) + (name not in target))
+        target[name] = item
+        return True
+
+    return add
 
 
 def _map_remove(run: RunContext, target: Any, key: Any) -> Any:
@@ -170,7 +189,7 @@ MAP_ADD = Spec(
         Example("m = 5; map-add $m a 1", "map-add: Number given, a Map needed", ok=False),
     ),
     call=_map_add,
-    specialise=_check_pairs,
+    specialise=_specialise_map_add,
     needs_run=True,
 )
 

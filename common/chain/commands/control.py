@@ -7,9 +7,9 @@ from common.chain.commands.spec import Example, Kind, Opt, Param, Spec
 _FROM = Opt("from", "The unit that ends.", type="text", choices=("block", "chain", "lib"))
 _TARGET = Param("target", "`block`, `chain`, `chain:block` or `lib:chain:block`; may be computed.", type="text")
 _UNITS = (
-    Opt("block", "The target is a block."),
-    Opt("chain", "The target is a chain."),
-    Opt("lib", "The target is a list of chains."),
+    Opt("block", "The target is a block.", group="unit"),
+    Opt("chain", "The target is a chain.", group="unit"),
+    Opt("lib", "The target is a list of chains.", group="unit"),
 )
 _REASON = Param(
     "reason", "Becomes `$error`; without it a `$error` that is not empty stays.", type="text", optional=True

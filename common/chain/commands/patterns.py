@@ -64,20 +64,15 @@ class Regex:
         found = self._search(_encoded(text))
         if found is None:
             return None
-        return [found.group().decode(), *(None if part is None else part.decode() for part in found.groups())]
-
-    def replaced(self, text: str) -> tuple[list[str | None], str, str] | None:
-        """Like ``find``, with the text before and the text behind the match."""
-        data = _encoded(text)
-        found = self._search(data)
-        if found is None:
-            return None
-        groups = [found.group().decode(), *(None if part is None else part.decode() for part in found.groups())]
-        return groups, data[: found.start()].decode(), data[found.end() :].decode()
+        return [_decoded(found.group()), *(None if part is None else _decoded(part) for part in found.groups())]
 
 
 def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")  # only a lone surrogate, which no chain can write, is replaced
+
+
+def _decoded(part: bytes) -> str:
+    return part.decode("utf-8", "replace")  # only \C, which takes a single byte, can cut a character
 
 
 @lru_cache(maxsize=PATTERNS_CACHED_MAX)

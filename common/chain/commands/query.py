@@ -32,66 +32,35 @@ _EQUALS, _AND = "\x01", "\x02"
 _KEPT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789*-._~\x01\x02"
 _UNSAFE = re.compile(r"[^A-Za-z0-9*._~\x01\x02-]+")
 _UNSAFE_APART = re.compile(r"[^A-Za-z0-9*._~-]+")
-_NO_SEPARATORS = bytes(set(range(256)) - set(b"=&"))
-_ONE_BY_ONE_MAX = 8  # encoded places, or characters to encode, that are looked up one by one; beyond it all are
+_ONE_BY_ONE_MAX = 8  # different characters to encode; beyond it a regular expression is faster
 
 
 def _parse_query(run: RunContext, text: str) -> dict[str, Any]:
     if text[:1] == "?":
         text = text[1:]
-    if not text:
-        return {}
-    count = text.count("&") + 1
-    if count > run.collection_items_max:
-        check_items(run, {}, count)
-    names, found = _pairs(text, count)
-    made: dict[str, Any] = dict(zip(names, found, strict=True))
-    return made if len(made) == len(names) else _with_lists(names, found)
-
-
-def _pairs(text: str, count: int) -> tuple[list[str], list[str]]:
-    """The names and the values of a query of ``count`` pairs, decoded."""
-    encoded = text.count("%") + text.count("+")
-    separators = text.encode("utf-8", "replace").translate(None, _NO_SEPARATORS)
-    if separators == b"=&" * (count - 1) + b"=":  # one = in every pair: two splits are enough
-        flat = text.replace("&", "=").split("=")
-        names, found = flat[::2], flat[1::2]
-        if encoded <= _ONE_BY_ONE_MAX:
-            for at in _encoded_pairs(text) if encoded else ():
-                names[at], found[at] = _decoded(names[at]), _decoded(found[at])
-            return names, found
-    else:
-        parts = [piece.partition("=") for piece in text.split("&") if piece]
-        names, found = [part[0] for part in parts], [part[2] for part in parts]
-    if encoded:
-        names, found = list(map(_decoded, names)), list(map(_decoded, found))
-    return names, found
-
-
-def _encoded_pairs(text: str) -> set[int]:
-    """The places of the pairs that hold something encoded; for texts with few such characters."""
-    places = set()
-    for mark in "%+":
-        at = text.find(mark)
-        while at >= 0:
-            places.add(text.count("&", 0, at))
-            at = text.find(mark, at + 1)
-    return places
-
-
-def _with_lists(names: list[str], found: list[str]) -> dict[str, Any]:
-    """The query where names occur more than once."""
+    if len(text) >= run.collection_items_max:
+        check_items(run, {}, text.count("&") + 1)
     made: dict[str, Any] = {}
-    for name, value in zip(names, found, strict=True):
+    encoded = "%" in text or "+" in text
+    for piece in text.split("&"):
+        name, _, value = piece.partition("=")
+        if encoded and ("%" in piece or "+" in piece):
+            name, value = _decoded(name), _decoded(value)
         if name not in made:
-            made[name] = value
-            continue
-        before = made[name]
-        if type(before) is list:
-            before.append(value)
+            if piece:
+                made[name] = value
         else:
-            made[name] = [before, value]
+            _repeat(made, name, piece, value)
     return made
+
+
+def _repeat(made: dict[str, Any], name: str, piece: str, value: str) -> None:
+    """Add the value of a name that occurs again; an empty piece is no pair."""
+    before = made[name]
+    if type(before) is list:
+        before += [value] if piece else []
+    elif piece:
+        made[name] = [before, value]
 
 
 def _decoded(text: str) -> str:

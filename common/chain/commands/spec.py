@@ -89,7 +89,7 @@ class Param:
 class Opt:
     """One option. A flag takes no value; ``out`` takes the name of a variable to write, which comes as a Variable; a
     ``pair`` takes a key (a word) and a value and comes as a tuple of both; a ``command`` is an unevaluated $(...), for
-    special forms; else ``type`` as in Param.
+    special forms; else ``type`` as in Param. Of the options of one ``group`` at most one is given.
     """
 
     name: str
@@ -99,6 +99,7 @@ class Opt:
     out: bool = False
     choices: tuple[str, ...] = ()
     repeated: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

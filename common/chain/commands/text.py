@@ -103,9 +103,9 @@ def _specialise_slice(static: Static) -> Callable[..., Any] | None:
 def _split(run: RunContext, text: str, delimiter: str, skip_empty: bool = False) -> Any:
     if not delimiter:
         return fault("split: the delimiter is empty")
+    if len(text) >= run.collection_items_max:
+        check_items(run, [], text.count(delimiter) + 1)
     parts = text.split(delimiter)
-    if len(parts) > run.collection_items_max:
-        check_items(run, parts, len(parts))
     return [part for part in parts if part] if skip_empty else parts
 
 
@@ -131,9 +131,9 @@ def _specialise_split(static: Static) -> Callable[..., Any] | None:
     skip_empty = "skip-empty" in static.options
 
     def split(run: RunContext, text: str) -> Any:
+        if len(text) >= run.collection_items_max:
+            check_items(run, [], text.count(delimiter) + 1)
         parts = text.split(delimiter)
-        if len(parts) > run.collection_items_max:
-            check_items(run, parts, len(parts))
         return [part for part in parts if part] if skip_empty else parts
 
     return split

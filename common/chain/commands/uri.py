@@ -175,10 +175,9 @@ def _build_uri(parts: Any) -> Any:
         if type(value) is not str and value is not None and key not in ("port", "effective_port", "has_port"):
             return fault(f"build-uri: {key} must be a String")
     get = parts.get
-    scheme = get("scheme") or ""
-    if not _SCHEME.fullmatch(scheme):
+    scheme = (get("scheme") or "").lower()
+    if scheme not in _DEFAULT_PORTS and not _SCHEME.fullmatch(scheme):
         return fault(f"build-uri: {shown(scheme)} is no scheme")
-    scheme = scheme.lower()
     authority = _build_authority(scheme, parts)
     if isinstance(authority, Err):
         return authority
