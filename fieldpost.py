@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.asking import DataDir, ask, run_until_interrupt, socket_of
+from common.cli.chains import chain
 from common.cli.edging import edge_commands
 from common.cli.letters import dlq
 from common.cli.live import tap
@@ -31,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(edge_commands, name="edge")
+app.add_typer(chain, name="chain")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
 app.command()(ledger)
