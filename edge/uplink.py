@@ -46,8 +46,8 @@ class Uplink:
     """Sends frozen messages over ``link`` and takes confirmations.
 
     Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``), ``void`` what the cloud refuses for
-    good; ``rng`` draws the jitter;
-    ``fault`` is called at the points ``published`` and ``puback``.
+    good; ``attended`` is called when a controller came online and none was (the spool's ``split``); ``rng`` draws the
+    jitter; ``fault`` is called at the points ``published`` and ``puback``.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Uplink:
         link: Link,
         forget: Callable[[Confirmation], None],
         void: Callable[[tuple[int, int], Refusal], None] = lambda key, refusal: None,
+        attended: Callable[[], None] = lambda: None,
         *,
         settings: UplinkSettings | None = None,
         clock: Clock | None = None,
@@ -62,6 +63,7 @@ class Uplink:
         fault: Fault = no_fault,
     ) -> None:
         self._link, self._forget, self._void, self._fault = link, forget, void, fault
+        self._attended = attended
         self._settings = settings or UplinkSettings()
         self._clock, self._rng = clock or SystemClock(), rng or random.Random()
         self._sending: dict[tuple[int, int], _Sending] = {}
@@ -96,6 +98,8 @@ class Uplink:
         if not self._controllers:
             self._pace = PROBE
         elif fresh:
+            if len(self._controllers) == 1:
+                self._attended()
             self._pace = max(self._pace, SLOW_START)
             self._send_again()
 
