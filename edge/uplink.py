@@ -1,7 +1,7 @@
 """The uplink: publishes frozen messages until the cloud confirms them (protocol P5.4 to P5.6).
 
 A broker's PUBACK proves nothing about the cloud and only frees the link's window; its reason code is looked at.
-Without a confirmation the same bytes are sent again after 2 s, doubling to 60 s with jitter, and at once after a
+Without a confirmation the same bytes are sent again 2 s after it, doubling to 60 s with jitter, and at once after a
 reconnect or when a controller comes online. The spool bounds what is here: at most a window of messages.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 import msgspec
@@ -180,11 +182,12 @@ class Uplink:
         message = sending.message
         sending.flying = True
         sending.wait = min(max(self._settings.resend_first_s, sending.wait * 2), self._settings.resend_max_s)
-        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+        sending.due = math.inf  # while it is on its way to the broker: a slow link must not carry it twice
+        done = partial(self._published, sending)
         try:
-            self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=self._published)
+            self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=done)
         except (NotConnectedError, QueueFullError):
-            return  # it is due again, at the latest after the reconnect
+            return self._wait(sending)  # it is due again, at the latest after the reconnect
         except RefusedError as exc:  # larger than this broker takes: those behind it go on (R1.7)
             return self._put_off(sending, f"this broker cannot take it: {exc}")
         self._fault("published")
@@ -192,7 +195,11 @@ class Uplink:
         self._resent += sending.sends > 0
         sending.sends += 1
 
-    def _published(self, reason: int) -> None:
+    def _wait(self, sending: _Sending) -> None:
+        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+
+    def _published(self, sending: _Sending, reason: int) -> None:
+        self._wait(sending)
         if reason != NOT_SENT:
             self._fault("puback")
         if reason in (PUBLISHED, NOT_SENT):

@@ -205,7 +205,7 @@ def delete_on_puback(stack: ExitStack) -> None:
     def trusting(self: Uplink, sending: _Sending) -> None:
         message = sending.message
 
-        def published(reason: int) -> None:
+        def published(sending: _Sending, reason: int) -> None:
             if reason == PUBLISHED:
                 self.confirmed(Confirmation(str(message.epoch), 0, [message.sequence]))
 
