@@ -158,6 +158,7 @@ class Spool:
         self._in_window: dict[tuple[int, int], Frozen] = {}
         self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
         self._lanes = Lanes()
+        self._fold_again = 0  # the next row's id from which on folding is tried again
         self._inputs: set[str] = set()  # ids of what is journalled
         self._batch_bytes = self._window.batch_bytes
         self._put_off: list[Confirmation | Split] = []  # came while the queue was full; at most a window of them
@@ -366,9 +367,13 @@ class Spool:
             if not self._lanes.rows or used < self._settings.fold_from * self._quota or (fits and step):
                 return
             changes = Changes(msgspec.structs.replace(self._state))
-            gained = fold_step(self._db, changes, self._codec, (self._window.batch_results, self._batch_bytes))
+            gained = 0
+            if not fits or self._state.next_row >= self._fold_again:  # to find nothing costs a look at the whole index
+                gained = fold_step(self._db, changes, self._codec, (self._window.batch_results, self._batch_bytes))
+                self._fold_again = 0 if gained else self._state.next_row + 1 + self._lanes.rows // 8
             if not gained and self._lanes.live and not (fits and self._lanes.backlog):
                 split(changes.state, self._waiting())
+                self._fold_again = 0
             elif not gained and not fits and self._settings.full == "drop_oldest":
                 gained = drop_step(self._db, changes, self._codec, used + wanted - self._quota)
             if not gained and changes.state.backlog_through == self._state.backlog_through:

@@ -38,7 +38,7 @@ CREATE TABLE results (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
     count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'rulestatus'
 );
-CREATE INDEX results_by_rule ON results (namespace, rule);
+CREATE INDEX results_of_rule ON results (kind, namespace, rule);
 CREATE TABLE messages (
     epoch_n INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, msg_id TEXT NOT NULL,
     topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL,
@@ -60,6 +60,8 @@ ALTER TABLE state ADD COLUMN next_row INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE state ADD COLUMN backlog_through INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN backlog INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET next_row = (SELECT coalesce(max(id), 0) + 1 FROM results);
+DROP INDEX IF EXISTS results_by_rule;
+CREATE INDEX results_of_rule ON results (kind, namespace, rule);
 """
 _FROM_1 = """
 ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
@@ -67,7 +69,6 @@ ALTER TABLE state ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN folded INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN follows TEXT NOT NULL DEFAULT '';
-CREATE INDEX results_by_rule ON results (namespace, rule);
 ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'rulestatus';
 """
 _FROM_1 += _FROM_2 + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
@@ -329,18 +330,27 @@ class SpoolDb:
         query = f"SELECT {_RESULT} FROM results WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
         return self._packed(query, bytes_max, after, through, rows_max)
 
-    def oldest_of_a_rule(self, bytes_max: int, through: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
-        """Rows up to ``through`` of one rule only, the one that has waited longest among those with several rows; or
-        nothing.
+    def oldest_of_rules(self, bytes_max: int, through: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
+        """Rows up to ``through`` of rules that have several, rule by rule, beginning with those that have waited
+        longest; none when each has one. The rules are found in the index alone.
         """
-        query = (
-            f"SELECT {_RESULT} FROM results, (SELECT namespace AS n, rule AS r FROM results WHERE kind = 'rulestatus' "
-            "AND id <= ? GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY min(id) LIMIT 1) WHERE namespace = n AND rule = r "
-            "AND id <= ? ORDER BY id LIMIT ?"
+        rules = (
+            "SELECT namespace, rule FROM results WHERE kind = 'rulestatus' AND id <= ? GROUP BY 1, 2 "
+            "HAVING count(*) > 1 ORDER BY min(id) LIMIT ?"
         )
-        return self._packed(query, bytes_max, through, through, rows_max)
+        query = (
+            f"SELECT {_RESULT} FROM results WHERE kind = 'rulestatus' AND namespace = ? AND rule = ? AND id <= ? "
+            "ORDER BY id LIMIT ?"
+        )
+        found: list[Packed] = []
+        for namespace, rule in list(self._rows(rules, through, rows_max // 2)):
+            size = sum(len(packed.body) for packed in found)
+            if len(found) >= rows_max or size >= bytes_max:
+                break
+            found += self._packed(query, bytes_max - size, namespace, rule, through, rows_max - len(found))
+        return found
 
-    def _packed(self, query: str, bytes_max: int, *values: int) -> list[Packed]:
+    def _packed(self, query: str, bytes_max: int, *values: object) -> list[Packed]:
         found: list[Packed] = []
         size = 0
         for row, namespace, rule, codec, count, weight, body, kind in self._rows(query, *values):

@@ -79,8 +79,8 @@ def _check_live(seen: list[Seen], told: dict[str, int], name: str, epoch: int) -
 
 
 async def test_live_results_pass_the_backlog_and_counts_survive_a_kill(tmp_path: Path):
-    """P5.6, R1.1 to R1.3: while 6,000 kept results drain, what is accepted goes beside them, each lane in its order; the
-    node is killed in the middle of it, and everything accepted is counted once.
+    """P5.6, R1.1 to R1.3: while 6,000 kept results drain, what is accepted goes beside them, in its order; the node
+    is killed in the middle of it, and everything accepted is counted once.
     """
     if find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
