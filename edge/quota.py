@@ -29,7 +29,7 @@ def fold_step(db: SpoolDb, changes: Changes, codec: CodecName, batch: tuple[int,
     best = _Step([], [], 0, 0)
     for rows in _candidates(db, changes.state.backlog_through):
         best = max(best, _fold(rows, codec, batch), key=lambda step: step.gained)
-        if best.gained * GOOD_GAIN >= _size(rows):
+        if best.gained and best.gained * GOOD_GAIN >= _size(rows):
             break
     changes.gone_results += best.gone
     changes.folded_results += best.packed
