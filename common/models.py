@@ -189,7 +189,8 @@ class NodeStatus(msgspec.Struct, omit_defaults=True):
     """The agent's own statistics, sent every 15 s as ``nodestatus`` ``update``. Counts are since the spool began.
 
     In executions: accepted = confirmed + dead + dropped + set_aside + pending_results, always (P5.11). ``folded`` are
-    those of which only a summary is left: they are counted, their details are gone.
+    those of which only a summary is left: they are counted, their details are gone. ``backlog_results`` are those of
+    pending_results that wait behind what comes now, in a lane of their own (P5.6).
     """
 
     epoch: str = ""
@@ -204,6 +205,7 @@ class NodeStatus(msgspec.Struct, omit_defaults=True):
     dropped: Count = 0
     set_aside: Count = 0
     folded: Count = 0
+    backlog_results: Count = 0
     rules: Count = 0
     rules_version: Short = ""
     labels: Annotated[dict[str, str], Meta(max_length=64)] = {}

@@ -48,6 +48,19 @@ class UplinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=256, description="Most results in one message; 1 sends each alone.")
     ] = 256
     batch_bytes: Annotated[int, Meta(ge=1024, le=65536, description="Most bytes of results in one message.")] = 65536
+    backlog_share: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=0.95,
+            description="Share of the messages that goes to the backlog while live results wait, too; either takes all "
+            "when the other is empty.",
+        ),
+    ] = 0.5
+    live_rows_max: Annotated[
+        int,
+        Meta(ge=1, description="Rows of live results that may wait; when more do, all of them become backlog."),
+    ] = 10_000
     resend_first_s: Annotated[
         float,
         Meta(gt=0, description="Seconds without a confirmation after which a message is sent again; then doubling."),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from common.message import new_id
 from common.models import LOST_SET_ASIDE, Confirmation, Epoch, LossRecord, Refusal, clean_text, rfc3339
 from common.writer import GroupWriter, Writer
 from edge.batching import Frozen, Packed, freeze, loss, pack
+from edge.lanes import Lanes, Split, in_turn, split
 from edge.letters import Letters, Look, Void, drop, redrive, void
 from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
@@ -62,11 +63,12 @@ class Again(msgspec.Struct):
     """Nothing new: what is held back may fit now."""
 
 
-Op = Again | Accept | Journal | Confirmation | Void | Letters | Look
+Op = Again | Accept | Journal | Confirmation | Split | Void | Letters | Look
 
 
 class SpoolStats(msgspec.Struct):
-    """The spool's account after a commit. ``accepted``, ``confirmed`` and ``pending`` weigh executions (P5.11).
+    """The spool's account after a commit. ``accepted``, ``confirmed``, ``pending`` and ``backlog`` weigh executions
+    (P5.11).
 
     ``previous`` are older epochs with messages on disk, oldest first: what a birth must name (P5.7).
     """
@@ -85,6 +87,7 @@ class SpoolStats(msgspec.Struct):
     dropped: int = 0
     set_aside: int = 0
     folded: int = 0
+    backlog: int = 0
     previous: list[Epoch] = []
     follows: str = ""
 
@@ -105,12 +108,13 @@ class Committed(msgspec.Struct):
 
 
 class _Attempt(msgspec.Struct):
-    """A commit that was tried: what to hand over if it turns out to have happened."""
+    """A commit that was tried: what to hand over if it turns out to have happened. A ``step`` only made room."""
 
     changes: Changes
     durable: list[Callback]
     held: list[Accept]
     accepted: int = 0
+    step: bool = False
 
 
 class Spool:
@@ -153,10 +157,11 @@ class Spool:
         self._state = State(Epoch(0, ""))
         self._in_window: dict[tuple[int, int], Frozen] = {}
         self._held: list[Accept] = []  # accepted by nobody yet: the quota is reached
-        self._backlog = 0
+        self._lanes = Lanes()
+        self._fold_again = 0  # the next row's id from which on folding is tried again
         self._inputs: set[str] = set()  # ids of what is journalled
         self._batch_bytes = self._window.batch_bytes
-        self._put_off: list[Confirmation] = []  # came while the queue was full; at most a window of them
+        self._put_off: list[Confirmation | Split] = []  # came while the queue was full; at most a window of them
         self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
 
     # -- on the loop ---------------------------------------------------------------------------------------------------
@@ -177,9 +182,8 @@ class Spool:
         follows = f"{state.epoch}.{state.next_sequence}" if state.next_sequence > 1 else state.follows
         begun = msgspec.structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1, follows=follows)
         self._db.remember_epoch(epoch.n)
-        self._db.apply(Changes(begun, new_inputs=inputs, new_results=lost))
-        self._backlog += len(lost)
-        self._state = begun
+        split(begun, self._waiting())
+        self._write(_Attempt(Changes(begun, new_inputs=inputs, new_results=lost), [], []))
         self.stats = self._account()
         return list(self._in_window.values()), inputs
 
@@ -199,7 +203,7 @@ class Spool:
     def start(self) -> None:
         """Start the writer thread; call on the loop, after ``open``."""
         self._writer.start()
-        if self._backlog:  # what waits may have room now, and nothing else may come
+        if self._lanes.rows:  # what waits may have room now, and nothing else may come
             self._writer.submit(Again())
 
     def accept(self, packed: Packed, on_durable: Callback | None = None, input_id: str = "") -> None:
@@ -241,10 +245,17 @@ class Spool:
         """Forget what the cloud has committed (P5.6). Never refused: the uplink asks once, and a full window gets no
         later confirmation that could repair a lost one.
         """
+        self._submit(confirmation)
+
+    def split(self) -> None:
+        """A connection to a controller begins: what waits now is the backlog, what comes now is live (P5.6)."""
+        self._submit(Split())
+
+    def _submit(self, op: Confirmation | Split) -> None:
         try:
-            self._writer.submit(confirmation)
+            self._writer.submit(op)
         except QueueFullError:
-            self._put_off.append(confirmation)
+            self._put_off.append(op)
 
     def limit(self, payload_bytes_max: int) -> None:
         """Freeze no message larger than this connection takes: a broker would close it, and all behind would wait
@@ -269,8 +280,8 @@ class Spool:
     def _committed(self, outcome: Committed) -> None:
         self.stats = outcome.stats
         put_off, self._put_off = self._put_off, []
-        for confirmation in put_off:
-            self.confirm(confirmation)
+        for op in put_off:
+            self._submit(op)
         if outcome.durable:
             self._fault("source_ack")
         for callback in outcome.durable:
@@ -296,7 +307,7 @@ class Spool:
             attempt = self._attempt
             self._load()
             self._attempt = None
-            if self._state.commits == attempt.changes.state.commits:  # it was committed after all
+            if self._state.commits == attempt.changes.state.commits and not attempt.step:  # it was committed after all
                 return self._finish(attempt)
         accepts = self._held + [op for op in group if type(op) is Accept]
         journal = [op for op in group if type(op) is Journal]
@@ -307,6 +318,8 @@ class Spool:
         changes = Changes(msgspec.structs.replace(self._state, commits=self._state.commits + 1))
         orders = [op for op in group if type(op) is Letters]
         self._looked([op for op in group if type(op) is Look], changes)
+        if self._lanes.live > self._window.live_rows_max or any(type(op) is Split for op in group):
+            split(changes.state, self._waiting())
         self._plan(changes, accepts, journal, gone, [op for op in group if type(op) is Void], orders)
         durable = [op.on_durable for op in accepts if op.on_durable is not None]
         durable += [op.on_durable for op in journal if op.on_durable is not None]
@@ -351,15 +364,21 @@ class Spool:
         for step in range(STEPS_MAX):
             used = self._db.bytes_used()
             fits = used + wanted <= self._quota
-            if not self._backlog or used < self._settings.fold_from * self._quota or (fits and step):
+            if not self._lanes.rows or used < self._settings.fold_from * self._quota or (fits and step):
                 return
             changes = Changes(msgspec.structs.replace(self._state))
-            gained = fold_step(self._db, changes, self._codec)
-            if not gained and not fits and self._settings.full == "drop_oldest":
+            gained = 0
+            if not fits or self._state.next_row >= self._fold_again:  # to find nothing costs a look at the whole index
+                gained = fold_step(self._db, changes, self._codec, (self._window.batch_results, self._batch_bytes))
+                self._fold_again = 0 if gained else self._state.next_row + 1 + self._lanes.rows // 8
+            if not gained and self._lanes.live and not (fits and self._lanes.backlog):
+                split(changes.state, self._waiting())
+                self._fold_again = 0
+            elif not gained and not fits and self._settings.full == "drop_oldest":
                 gained = drop_step(self._db, changes, self._codec, used + wanted - self._quota)
-            if not gained:
+            if not gained and changes.state.backlog_through == self._state.backlog_through:
                 return
-            self._write(_Attempt(changes, [], self._held))
+            self._write(_Attempt(changes, [], self._held, step=True))
 
     def _write(self, attempt: _Attempt) -> None:
         """Commit, then change memory. When that fails its fate is unknown: the file tells when it is open again."""
@@ -370,11 +389,11 @@ class Spool:
             self._db.close()
             self._attempt = attempt
             raise
+        self._lanes = self._lanes.after(changes, self._state)
         self._state = changes.state
         for key in changes.gone_messages:
             self._in_window.pop(key, None)
         self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
-        self._backlog += len(changes.new_results) + len(changes.folded_results) - len(changes.gone_results)
         self._inputs.difference_update(changes.gone_inputs)
         self._inputs.update(item.id for item in changes.new_inputs)
 
@@ -398,14 +417,26 @@ class Spool:
         window = {key: message for key, message in self._in_window.items() if key not in set(changes.gone_messages)}
         for op in voids:
             self._void(op, window, changes)
-        backlog = self._backlog
-        if backlog and self._has_room(window, state):
-            taken = self._promote(self._packed(self._db.oldest_results(self._window.window_bytes)), window, changes)
-            changes.gone_results = [row for packed in taken for row in packed.rows]
-            backlog -= len(changes.gone_results)
-        fresh = self._packed([*self._ordered(orders, changes), *(op.packed for op in accepts)])
-        taken = [] if backlog else self._promote(fresh, window, changes)
-        changes.new_results = fresh[len(taken) :]
+        self._promote_lanes([*self._ordered(orders, changes), *(op.packed for op in accepts)], window, changes)
+
+    def _promote_lanes(self, new: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
+        """Freeze what the window has room for, of both lanes in turns; what of the ``new`` finds none waits."""
+        state, lanes, fresh = changes.state, self._lanes.after(changes, self._state), self._packed(new)
+        through, room = state.backlog_through, self._has_room(window, state)
+        backlog = self._packed(self._oldest(0, through)) if room and lanes.backlog else []
+        rows = self._oldest(through, state.next_row) if room and lanes.live else []
+        live = self._packed(rows) + (fresh if len(rows) == lanes.live else [])
+        taken = self._promote(in_turn(backlog, live, state.next_sequence, self._window.backlog_share), window, changes)
+        changes.gone_results = [row for packed in taken for row in packed.rows]
+        state.backlog -= sum(packed.weight for packed in taken if packed.rows and packed.rows[0] <= through)
+        changes.new_results = fresh[sum(not packed.rows for packed in taken) :]
+
+    def _oldest(self, after: int, through: int) -> list[Packed]:
+        return self._db.oldest_results(self._window.window_bytes, after, through)
+
+    def _waiting(self) -> int:
+        """How many executions wait without a sequence."""
+        return self._state.pending - sum(message.weight for message in self._in_window.values())
 
     def _void(self, op: Void, window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
         message = window.get(op.key)
@@ -441,7 +472,7 @@ class Spool:
         return len(window) < self._window.window_messages and state.next_sequence <= low + 63
 
     def _promote(
-        self, candidates: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes
+        self, candidates: Iterable[Packed], window: dict[tuple[int, int], Frozen], changes: Changes
     ) -> list[Packed]:
         """Freeze as many ``candidates`` as the window takes (P5.4); returns those, which are always the first ones."""
         state, now = changes.state, int(self._clock.time() * 1000)
@@ -466,7 +497,7 @@ class Spool:
     def _load(self) -> State:
         self._state = self._db.open()
         self._in_window = {(m.epoch.n, m.sequence): m for m in self._db.messages()}
-        self._backlog, _ = self._db.backlog()
+        self._lanes = Lanes(*self._db.waiting(self._state.backlog_through))
         self._inputs = {item.id for item in self._db.inputs()}
         return self._state
 
@@ -478,7 +509,7 @@ class Spool:
             state.next_sequence,
             state.accepted,
             state.confirmed,
-            self._backlog,
+            self._lanes.rows,
             len(self._in_window),
             len(self._inputs),
             self._db.bytes_used(),
@@ -487,6 +518,7 @@ class Spool:
             state.dropped,
             state.set_aside,
             state.folded,
+            state.backlog,
             sorted({message.epoch for message in self._in_window.values()} - {state.epoch}),
             state.follows,
         )

@@ -21,7 +21,7 @@ from common.errors import ConfigError, DamageError, FieldpostError, StorageError
 from common.models import Epoch
 from edge.batching import Frozen, Packed
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
@@ -31,13 +31,14 @@ CREATE TABLE state (
     epoch_n INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, next_sequence INTEGER NOT NULL,
     accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL,
     dead INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0, set_aside INTEGER NOT NULL DEFAULT 0,
-    folded INTEGER NOT NULL DEFAULT 0, follows TEXT NOT NULL DEFAULT ''
+    folded INTEGER NOT NULL DEFAULT 0, follows TEXT NOT NULL DEFAULT '',
+    next_row INTEGER NOT NULL DEFAULT 1, backlog_through INTEGER NOT NULL DEFAULT 0, backlog INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE results (
     id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
     count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'rulestatus'
 );
-CREATE INDEX results_by_rule ON results (namespace, rule);
+CREATE INDEX results_of_rule ON results (kind, namespace, rule);
 CREATE TABLE messages (
     epoch_n INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, msg_id TEXT NOT NULL,
     topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL,
@@ -53,22 +54,32 @@ CREATE TABLE dead (
 )
 """
 _RESULT = "id, namespace, rule, codec, count, weight, body, kind"
+_INSERT = f"INSERT INTO results ({_RESULT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_FROM_2 = """
+ALTER TABLE state ADD COLUMN next_row INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE state ADD COLUMN backlog_through INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN backlog INTEGER NOT NULL DEFAULT 0;
+UPDATE state SET next_row = (SELECT coalesce(max(id), 0) + 1 FROM results);
+DROP INDEX IF EXISTS results_by_rule;
+CREATE INDEX results_of_rule ON results (kind, namespace, rule);
+"""
 _FROM_1 = """
 ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN folded INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN follows TEXT NOT NULL DEFAULT '';
-CREATE INDEX results_by_rule ON results (namespace, rule);
 ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'rulestatus';
-""" + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
+"""
+_FROM_1 += _FROM_2 + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
 
 
 class State(msgspec.Struct):
     """The spool's one row of state; ``commits`` counts groups, all other counts weigh executions (P5.11).
 
     accepted = confirmed + dead + dropped + set_aside + pending, always; ``folded`` lost their details, not their count.
-    ``follows`` is the last epoch before this one that froze a message, with its next sequence.
+    ``follows`` is the last epoch before this one that froze a message, with its next sequence. ``next_row`` is the id
+    of the next result row, never used before; rows up to ``backlog_through`` are the backlog, ``backlog`` executions.
     """
 
     epoch: Epoch
@@ -81,6 +92,9 @@ class State(msgspec.Struct):
     set_aside: int = 0
     folded: int = 0
     follows: str = ""
+    next_row: int = 1
+    backlog_through: int = 0
+    backlog: int = 0
 
     @property
     def pending(self) -> int:
@@ -122,7 +136,7 @@ class Changes(msgspec.Struct):
 
     state: State
     new_results: list[Packed] = []
-    folded_results: list[Packed] = []  # summaries, each in the place of its one row, if it has one
+    folded_results: list[Packed] = []  # summaries, each in the place of its one row
     gone_results: list[int] = []
     new_messages: list[Frozen] = []
     gone_messages: list[tuple[int, int]] = []
@@ -162,8 +176,8 @@ class SpoolDb:
                     for statement in _SCHEMA.split(";"):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                elif version == 1:
-                    for statement in _FROM_1.split(";"):
+                elif version in (1, 2):
+                    for statement in (_FROM_1 if version == 1 else _FROM_2).split(";"):
                         db.execute(statement)
                     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 elif not 0 < version <= SCHEMA_PLAUSIBLE_MAX:
@@ -265,7 +279,9 @@ class SpoolDb:
             self._db = None
 
     def apply(self, changes: Changes) -> None:
-        """Do all changes in one durable transaction. Raises StorageError: then the file must be opened anew."""
+        """Do all changes in one durable transaction; new result rows get their ids in it. Raises StorageError: then the
+        file must be opened anew.
+        """
         try:
             with self._transaction() as db:
                 self._write(db, changes)
@@ -282,15 +298,13 @@ class SpoolDb:
         if changes.gone_inputs:
             db.executemany("DELETE FROM inputs WHERE id = ?", [(row,) for row in changes.gone_inputs])
         if changes.new_results:
+            first = changes.state.next_row
+            changes.state.next_row += len(changes.new_results)
             db.executemany(
-                "INSERT INTO results (namespace, rule, codec, count, weight, body, kind) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*packed[:6], packed.kind) for packed in changes.new_results],
+                _INSERT, [(row, *packed[:6], packed.kind) for row, packed in enumerate(changes.new_results, first)]
             )
         if changes.folded_results:
-            db.executemany(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*(packed.rows or (None,)), *packed[:6], packed.kind) for packed in changes.folded_results],
-            )
+            db.executemany(_INSERT, [(*packed.rows, *packed[:6], packed.kind) for packed in changes.folded_results])
         if changes.new_dead:
             db.executemany("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", changes.new_dead)
         if changes.gone_dead:
@@ -305,27 +319,41 @@ class SpoolDb:
             )
         s = changes.state
         db.execute(
-            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self._node, self._root, *s.epoch, *msgspec.structs.astuple(s)[1:]),
         )
 
-    def oldest_results(self, bytes_max: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
-        """The oldest result rows, at most ``rows_max`` and about ``bytes_max`` bytes (always one, if there is one)."""
-        return self._packed(f"SELECT {_RESULT} FROM results ORDER BY id LIMIT ?", bytes_max, rows_max)
+    def oldest_results(self, bytes_max: int, after: int, through: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
+        """The oldest result rows with ids above ``after`` and up to ``through``, at most ``rows_max`` and about
+        ``bytes_max`` bytes (always one, if there is one).
+        """
+        query = f"SELECT {_RESULT} FROM results WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        return self._packed(query, bytes_max, after, through, rows_max)
 
-    def oldest_of_a_rule(self, bytes_max: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
-        """The same of one rule only, the one that has waited longest among those with several rows; or nothing."""
+    def oldest_of_rules(self, bytes_max: int, through: int, *, rows_max: int = SELECT_ROWS) -> list[Packed]:
+        """Rows up to ``through`` of rules that have several, rule by rule, beginning with those that have waited
+        longest; none when each has one. The rules are found in the index alone.
+        """
+        rules = (
+            "SELECT namespace, rule FROM results WHERE kind = 'rulestatus' AND id <= ? GROUP BY 1, 2 "
+            "HAVING count(*) > 1 ORDER BY min(id) LIMIT ?"
+        )
         query = (
-            f"SELECT {_RESULT} FROM results, (SELECT namespace AS n, rule AS r FROM results WHERE kind = 'rulestatus' "
-            "GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY min(id) LIMIT 1) WHERE namespace = n AND rule = r "
+            f"SELECT {_RESULT} FROM results WHERE kind = 'rulestatus' AND namespace = ? AND rule = ? AND id <= ? "
             "ORDER BY id LIMIT ?"
         )
-        return self._packed(query, bytes_max, rows_max)
+        found: list[Packed] = []
+        for namespace, rule in list(self._rows(rules, through, rows_max // 2)):
+            size = sum(len(packed.body) for packed in found)
+            if len(found) >= rows_max or size >= bytes_max:
+                break
+            found += self._packed(query, bytes_max - size, namespace, rule, through, rows_max - len(found))
+        return found
 
-    def _packed(self, query: str, bytes_max: int, rows_max: int) -> list[Packed]:
+    def _packed(self, query: str, bytes_max: int, *values: object) -> list[Packed]:
         found: list[Packed] = []
         size = 0
-        for row, namespace, rule, codec, count, weight, body, kind in self._rows(query, rows_max):
+        for row, namespace, rule, codec, count, weight, body, kind in self._rows(query, *values):
             found.append(Packed(namespace, rule, codec, count, weight, body, (row,), kind))
             size += len(body)
             if size >= bytes_max:
@@ -347,10 +375,11 @@ class SpoolDb:
         """All journalled inputs in the order in which they were journalled."""
         return [Input(*row) for row in self._rows("SELECT * FROM inputs ORDER BY rowid")]
 
-    def backlog(self) -> tuple[int, int]:
-        """How many result rows wait, and how many executions they weigh."""
-        rows, weight = next(self._rows("SELECT count(*), coalesce(sum(weight), 0) FROM results"))
-        return rows, weight
+    def waiting(self, through: int) -> tuple[int, int]:
+        """How many result rows wait with ids up to ``through``, and how many with later ones."""
+        query = "SELECT count(*) FILTER (WHERE id <= ?), count(*) FILTER (WHERE id > ?) FROM results"
+        behind, live = next(self._rows(query, through, through))
+        return behind, live
 
     def bytes_used(self) -> int:
         """Bytes of the pages in use; free pages do not count."""

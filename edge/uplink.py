@@ -1,7 +1,7 @@
 """The uplink: publishes frozen messages until the cloud confirms them (protocol P5.4 to P5.6).
 
 A broker's PUBACK proves nothing about the cloud and only frees the link's window; its reason code is looked at.
-Without a confirmation the same bytes are sent again after 2 s, doubling to 60 s with jitter, and at once after a
+Without a confirmation the same bytes are sent again 2 s after it, doubling to 60 s with jitter, and at once after a
 reconnect or when a controller comes online. The spool bounds what is here: at most a window of messages.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 import msgspec
@@ -46,8 +48,8 @@ class Uplink:
     """Sends frozen messages over ``link`` and takes confirmations.
 
     Arguments: ``forget`` gets every valid confirmation (the spool's ``confirm``), ``void`` what the cloud refuses for
-    good; ``rng`` draws the jitter;
-    ``fault`` is called at the points ``published`` and ``puback``.
+    good; ``attended`` is called when a controller came online and none was (the spool's ``split``); ``rng`` draws the
+    jitter; ``fault`` is called at the points ``published`` and ``puback``.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Uplink:
         link: Link,
         forget: Callable[[Confirmation], None],
         void: Callable[[tuple[int, int], Refusal], None] = lambda key, refusal: None,
+        attended: Callable[[], None] = lambda: None,
         *,
         settings: UplinkSettings | None = None,
         clock: Clock | None = None,
@@ -62,6 +65,7 @@ class Uplink:
         fault: Fault = no_fault,
     ) -> None:
         self._link, self._forget, self._void, self._fault = link, forget, void, fault
+        self._attended = attended
         self._settings = settings or UplinkSettings()
         self._clock, self._rng = clock or SystemClock(), rng or random.Random()
         self._sending: dict[tuple[int, int], _Sending] = {}
@@ -96,6 +100,8 @@ class Uplink:
         if not self._controllers:
             self._pace = PROBE
         elif fresh:
+            if len(self._controllers) == 1:
+                self._attended()
             self._pace = max(self._pace, SLOW_START)
             self._send_again()
 
@@ -176,11 +182,12 @@ class Uplink:
         message = sending.message
         sending.flying = True
         sending.wait = min(max(self._settings.resend_first_s, sending.wait * 2), self._settings.resend_max_s)
-        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+        sending.due = math.inf  # while it is on its way to the broker: a slow link must not carry it twice
+        done = partial(self._published, sending)
         try:
-            self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=self._published)
+            self._link.publish(message.topic, message.payload, properties=_properties(message), on_done=done)
         except (NotConnectedError, QueueFullError):
-            return  # it is due again, at the latest after the reconnect
+            return self._wait(sending)  # it is due again, at the latest after the reconnect
         except RefusedError as exc:  # larger than this broker takes: those behind it go on (R1.7)
             return self._put_off(sending, f"this broker cannot take it: {exc}")
         self._fault("published")
@@ -188,7 +195,11 @@ class Uplink:
         self._resent += sending.sends > 0
         sending.sends += 1
 
-    def _published(self, reason: int) -> None:
+    def _wait(self, sending: _Sending) -> None:
+        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+
+    def _published(self, sending: _Sending, reason: int) -> None:
+        self._wait(sending)
         if reason != NOT_SENT:
             self._fault("puback")
         if reason in (PUBLISHED, NOT_SENT):

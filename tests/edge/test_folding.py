@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from common.models import ErrorMsg, ExecResult
-from edge.batching import pack, unpack
+from common.message import new_id
+from common.models import Epoch, ErrorMsg, ExecResult, LossRecord
+from edge.batching import loss, pack, unpack
 from edge.folding import duration_sum, fold, summary
-from tests.edge.support import packed
+from edge.quota import fold_step
+from edge.spooldb import Changes, SpoolDb, State
+from tests.edge.support import NODE, ROOT, packed, result
 
 _KINDS = [("SUCCESS", "delivered", ""), ("FAIL", "failed", "target_timeout"), ("FAIL", "failed", "loop")]
 results = st.builds(
@@ -67,3 +72,29 @@ def test_what_is_alone_of_its_kind_keeps_its_details():
     assert folded.executions == 3
     again = fold(folded.packed, "json")
     assert (again.executions, again.packed) == (0, folded.packed)
+
+
+def test_one_step_folds_many_rules(tmp_path: Path):
+    """P5.10: where the oldest thousand rows are all of different rules, a step still takes a thousand rows to fold."""
+    db = SpoolDb(tmp_path / "spool.db", NODE, ROOT)
+    db.open()
+    rules, rounds = 2000, 4
+    items = [packed(result(f"rule-{n % rules}", source_id=str(n))) for n in range(rules * rounds)]
+    lost = [loss(LossRecord(str(n), "dropped"), "json") for n in range(20)]
+    state = State(Epoch(1, new_id()))
+    db.apply(Changes(state, new_results=[*lost, *items]))
+    state.backlog_through = state.next_row - 1
+    changes = Changes(structs.replace(state))
+    fold_step(db, changes, "json", (256, 65536))
+    assert len(changes.gone_results) - len(changes.folded_results) >= 500
+    db.apply(changes)
+    for _ in range(10):
+        changes = Changes(structs.replace(changes.state))
+        fold_step(db, changes, "json", (256, 65536))
+        db.apply(changes)
+    assert db.waiting(state.backlog_through) == (len(lost) + rules, 0)
+    rows = db.oldest_results(1 << 30, 0, state.next_row, rows_max=10_000)
+    assert sum(row.weight for row in rows) == rules * rounds
+    first = [row.rows[0] for row in rows if row.kind == "rulestatus"]
+    assert first == list(range(len(lost) + 1, len(lost) + 1 + rules))
+    db.close()

@@ -202,3 +202,20 @@ def test_pace_starts_slow_and_grows_with_each_confirmed_message():
     up.link.disconnect()
     up.connect()
     assert up.uplink.statistics()["pace"] == 4
+
+
+def test_first_controller_of_a_connection_begins_the_live_lane():
+    """P5.6: what waits when somebody begins to listen is backlog; a second controller and old news change nothing."""
+    up = Up()
+    attended: list[int] = []
+    up.uplink = Uplink(up.link, up.forgotten.append, attended=lambda: attended.append(1), clock=up.clock)
+    up.link.on_connect = up.uplink.connected
+    up.link.connect()
+    assert attended == []
+    up.uplink.controller("cloud-1", online=True)
+    up.uplink.controller("cloud-1", online=True)
+    up.uplink.controller("cloud-2", online=True)
+    assert len(attended) == 1
+    up.link.disconnect()
+    up.connect()
+    assert len(attended) == 2

@@ -141,8 +141,8 @@ async def _goes_on(collected: Collected) -> None:
     assert not collected.fatal
     db = SpoolDb(collected.spool._db._path, NODE, ROOT)
     db.open()
-    assert len(db.messages()) + db.backlog()[0] >= 1
-    db.oldest_results(1 << 30)
+    assert len(db.messages()) + sum(db.waiting(0)) >= 1
+    db.oldest_results(1 << 30, 0, 1 << 62)
     db.inputs()
     db.close()
 

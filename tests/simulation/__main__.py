@@ -1,7 +1,7 @@
 """Run seeds: ``python -m tests.simulation --seeds 10000`` runs many, ``--seed N`` replays one and shows its steps.
 
 ``--real`` puts real SQLite files under spool and store: slower, and the same to the last step. Ends with status 1, the
-seed and its last steps when a promise was broken.
+seed and its last steps when a promise was broken. ``offline`` as the first argument runs tests/simulation/offline.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from tests.simulation import offline
 from tests.simulation.world import Outcome, SimulationError, World
 
 CHUNK_SEEDS = 100
@@ -84,6 +85,9 @@ def _one(seed: int, real: bool) -> int:
 
 def main() -> int:
     """Read the arguments and run."""
+    if sys.argv[1:2] == ["offline"]:
+        logging.disable()
+        return offline.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="replay this seed and show all its steps")
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run (default 1000)")

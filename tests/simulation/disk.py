@@ -18,7 +18,10 @@ from edge.spooldb import _SCHEMA, PAGE_BYTES, Changes, SpoolDb, State
 from tests.simulation.truth import NodeTruth
 
 DISK_FAULTS = ("error_before", "error_after", "cut_before", "cut_after")
-_PENDING = "SELECT (SELECT total(weight) FROM results) + (SELECT total(weight) FROM messages)"
+_PENDING = (
+    "SELECT (SELECT total(weight) FROM results) + (SELECT total(weight) FROM messages), "
+    "(SELECT total(weight) FROM results WHERE id <= ?)"
+)
 
 
 class Crash(BaseException):
@@ -63,9 +66,12 @@ class FileDb(SpoolDb):
         if fault == "cut_before":
             raise Crash
         gone = self._bodies(changes.gone_results)
+        behind = [b for row, b in zip(changes.gone_results, gone, strict=True) if row <= changes.state.backlog_through]
+        self.truth.lanes(changes, behind, self.waiting(changes.state.backlog_through))
         self.disk.before_commit()
         super().apply(changes)
-        self.truth.committed(changes, int(next(self._rows(_PENDING))[0]), gone)
+        pending, backlog = next(self._rows(_PENDING, changes.state.backlog_through))
+        self.truth.committed(changes, int(pending), gone, int(backlog))
         if fault == "error_after":
             raise StorageError("disk I/O error after the commit, by the seed")
         if fault == "cut_after":

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec import structs
+
 from cloud.progress import WINDOW, Progress, Sight
 from cloud.stores import presence
 from cloud.stores import writes as store_writes
@@ -20,9 +22,11 @@ from common.message import RESPONSE, new_id
 from common.messaging.base import PUBLISHED, Inbound
 from common.models import Confirmation, Epoch, NodeBirth
 from common.resource import RULESTATUS, build_resource
+from edge import lanes
 from edge.batching import Frozen
+from edge.lanes import Lanes
 from edge.spool import Accept, Spool
-from edge.spooldb import Changes, Input, State
+from edge.spooldb import Changes, Input, SpoolDb, State
 from edge.uplink import Uplink, _Sending
 from tests.simulation import controller
 from tests.simulation.disk import Disk
@@ -201,7 +205,7 @@ def delete_on_puback(stack: ExitStack) -> None:
     def trusting(self: Uplink, sending: _Sending) -> None:
         message = sending.message
 
-        def published(reason: int) -> None:
+        def published(sending: _Sending, reason: int) -> None:
             if reason == PUBLISHED:
                 self.confirmed(Confirmation(str(message.epoch), 0, [message.sequence]))
 
@@ -218,7 +222,7 @@ def epoch_reused(stack: ExitStack) -> None:
     def reusing(self: Spool) -> tuple[list[Frozen], list[Input]]:
         state = self._load()
         epoch = state.epoch if state.epoch.n else Epoch(1, new_id())
-        begun = State(epoch, 1, state.accepted, state.confirmed, state.commits + 1)
+        begun = structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1)
         self._db.apply(Changes(begun))
         self._state = begun
         self.stats = self._account()
@@ -315,19 +319,43 @@ def inputs_forgotten(stack: ExitStack) -> None:
 
 @_mutant
 def order_lost_in_batches(stack: ExitStack) -> None:
-    """New results overtake the backlog."""
+    """New results overtake those of their own lane."""
     plan = Spool._plan
 
     def overtaking(self: Spool, changes: Changes, accepts: list[Accept], *args: Any) -> None:
-        backlog = self._backlog
+        lanes = self._lanes
         if accepts:
-            self._backlog = 0
+            self._lanes = Lanes(lanes.backlog)
         try:
             plan(self, changes, accepts, *args)
         finally:
-            self._backlog = backlog
+            self._lanes = lanes
 
     stack.enter_context(_replaced(Spool, _plan=overtaking))
+
+
+@_mutant
+def live_waits_for_the_backlog(stack: ExitStack) -> None:
+    """Every turn is the backlog's: an outage delays what happens now."""
+    stack.enter_context(_replaced(lanes, is_backlogs_turn=lambda sequence, share: True))
+
+
+@_mutant
+def backlog_waits_for_live(stack: ExitStack) -> None:
+    """No turn is the backlog's: a busy node never sends what it kept."""
+    stack.enter_context(_replaced(lanes, is_backlogs_turn=lambda sequence, share: False))
+
+
+@_mutant
+def rows_are_used_again(stack: ExitStack) -> None:
+    """A row's id may be one that was used before: what comes now is taken for backlog."""
+    write = SpoolDb._write
+
+    def reusing(self: SpoolDb, db: Any, changes: Changes) -> None:
+        changes.state.next_row = 1 + db.execute("SELECT coalesce(max(id), 0) FROM results").fetchone()[0]
+        write(self, db, changes)
+
+    stack.enter_context(_replaced(SpoolDb, _write=reusing))
 
 
 @_mutant

@@ -91,6 +91,7 @@ class Node:
             self.link,
             self.spool.confirm,
             self.spool.void,
+            self.spool.split,
             settings=self._window,
             clock=self._clock,
             rng=self._rng,

@@ -6,8 +6,9 @@ from the bytes, and not from what the parts believe.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from common.resource import RULESTATUS
@@ -77,15 +78,45 @@ class NodeTruth:
         self.in_frozen: set[Id] = set()
         self._stands_for: dict[Id, set[Id]] = {}  # what was folded into a result that keeps its own id (P5.10)
         self._arrived: set[bytes] = set()
-        self._last_arrived: dict[str, int] = {}
+        self._last_arrived: dict[tuple[str, bool], int] = {}  # by rule and lane
+        self._behind: set[Id] = set()  # went in the backlog's lane
+        self._in_a_row = [0, 0]  # messages of the backlog, and live ones, while the other lane waited
         self._last_epoch = 0
         self._next: dict[int, int] = {}
 
     # -- the disk ------------------------------------------------------------------------------------------------------
 
-    def committed(self, changes: Changes, pending_weight: int, gone: Iterable[bytes] = ()) -> None:
-        """A transaction of the spool is on disk; ``pending_weight`` is what its tables weigh together now, ``gone`` the
-        result rows that it took away: into messages, or into summaries.
+    def lanes(self, changes: Changes, behind: Sequence[bytes], waiting: tuple[int, int]) -> None:
+        """A transaction is about to be made: ``behind`` are the backlog's rows that it takes away, ``waiting`` the rows
+        of backlog and live lane before it. Neither may wait while the other has more than its share (P5.6).
+        """
+        self._behind.update(each for body in behind for each in ids_in(body))
+        taken = len(behind), len(changes.gone_results) - len(behind)
+        left = [rows - gone for rows, gone in zip(waiting, taken, strict=True)]
+        if changes.state.epoch.n != self._last_epoch:  # turns go by sequences, which begin anew
+            self._in_a_row = [0, 0]
+        share = self.window.backlog_share
+        most = math.ceil(share / (1 - share)), math.ceil((1 - share) / share)
+        for message in changes.new_messages:
+            if not message.weight:  # a loss record is of no rule
+                continue
+            lane = 0 if self._behind.issuperset(ids_in(message.payload)) else 1
+            self._in_a_row[1 - lane] = 0
+            self._in_a_row[lane] += left[1 - lane] > 0
+            require(
+                self._in_a_row[lane] <= most[lane],
+                "{} messages in a row of lane {}, of the other {} rows wait", most[lane] + 1, lane, left[1 - lane],
+            )  # fmt: skip
+        for lane in (0, 1):
+            if not left[1 - lane]:
+                self._in_a_row[lane] = 0
+
+    def committed(
+        self, changes: Changes, pending_weight: int, gone: Iterable[bytes] = (), backlog_weight: int = 0
+    ) -> None:
+        """A transaction of the spool is on disk; ``pending_weight`` is what its tables weigh together now,
+        ``backlog_weight`` what the backlog does, ``gone`` the result rows that it took away: into messages, or into
+        summaries.
         """
         state = changes.state
         self._fold(changes, gone)
@@ -103,6 +134,7 @@ class NodeTruth:
             state.pending == pending_weight and not state.dead and not state.set_aside,
             "ledger: pending {}, tables weigh {}: {}", state.pending, pending_weight, state,
         )  # fmt: skip
+        require(state.backlog == backlog_weight, "ledger says backlog {}, it weighs {}", state.backlog, backlog_weight)
         require(state.dropped == self.dropped_weight, "ledger says dropped {}: {}", state.dropped, self.dropped_weight)
         require(
             state.accepted == self.accepted_weight, "ledger says accepted {}, disk took {}",
@@ -178,9 +210,10 @@ class NodeTruth:
         for each in ids_in(payload):
             require(each in self.durable, "{} was published before it was durable", each)
             if each.rule != INPUT_RULE:
-                last = self._last_arrived.get(each.rule, 0)
-                require(last < each.number, "{} arrived after number {} of its rule", each, last)
-                self._last_arrived[each.rule] = each.number
+                lane = each.rule, each in self._behind
+                last = self._last_arrived.get(lane, 0)
+                require(last < each.number, "{} arrived after number {} of its rule and lane", each, last)
+                self._last_arrived[lane] = each.number
 
     # -- the cloud -----------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,8 @@ class World:
             window_bytes=rng.choice((2000, 1 << 20)),
             batch_results=rng.choice((1, 3, 256)),
             batch_bytes=rng.choice((1024, 65536)),
+            backlog_share=(0.25, 0.5, 0.75)[self.seed % 3],
+            live_rows_max=(3, 10_000)[self.seed % 2],
         )
         store_file = self._directory / "cloud.db" if self._directory else None
         url = f"sqlite:///{store_file}" if store_file else IN_MEMORY
