@@ -6,6 +6,7 @@ Sources make an Arrival, targets give a Delivery; between them hooks and chains 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -58,6 +59,21 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
         if isinstance(value, bool):
             return "true" if value else "false"
         return str(value) if isinstance(value, str | int | float) else None
+
+    def rest(self) -> bytes:
+        """Everything but payload, key and id, for the journal; empty when there is nothing."""
+        if not (self.headers or self.params or self.method or self.query or self.hops):
+            return b""
+        return msgspec.msgpack.encode((self.headers, self.params, self.method, self.query, self.hops, self.time_ms))
+
+    def with_rest(self, rest: bytes) -> FlowMessage:
+        """The same message with what ``rest`` gave. What cannot be read is left away: the input was accepted."""
+        if rest:
+            with suppress(msgspec.DecodeError):
+                self.headers, self.params, self.method, self.query, self.hops, self.time_ms = msgspec.msgpack.decode(
+                    rest, type=tuple[dict[str, str], dict[str, str], str, str, int, int]
+                )
+        return self
 
     def clone(self) -> FlowMessage:
         """A deep copy with the same id."""

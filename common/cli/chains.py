@@ -59,7 +59,7 @@ def lint(
 
 
 @chain.command("test")
-def test_cases(file: FileName, as_json: AsJson = False) -> None:
+def run_tests(file: FileName, as_json: AsJson = False) -> None:
     """Run the cases of a file against its chains. Example: fieldpost chain test examples/gateway.test.yaml"""
     from common.chain.casefile import run_cases
     from common.rulechains import commands

@@ -177,7 +177,7 @@ class Binding:
         The target gets the time of one execution to become ready.
         """
         self._patient_until = self._clock.monotonic() + self.timeout_s
-        arrival = Arrival(FlowMessage(item.payload, item.topic, item.msg_id))
+        arrival = Arrival(FlowMessage(item.payload, item.topic, item.msg_id).with_rest(item.rest))
         execution = self.begin(arrival, None)
         execution.attempts, execution.input_id = item.attempts, item.id
         self._begun -= 1
@@ -355,7 +355,10 @@ class Binding:
             if not execution.ended:
                 message, settlement = execution.arrival.message, execution.settlement
                 namespace, rule = self.rule.namespace, self.rule.name
-                item = Input(new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts)
+                item = Input(
+                    new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts,
+                    message.rest(),
+                )  # fmt: skip
                 try:
                     self._spool.journal(item, settlement.one if settlement is not None else None)
                 except QueueFullError:
