@@ -34,12 +34,12 @@ def format_yaml(text: str, *, file: str = "") -> str:
 def _last_first(libs: dict[str, LibSource]) -> list[tuple[str, BlockSource]]:
     """The blocks from the end of the file to its beginning, each once: what an alias names stands in one place."""
     found = {
-        block.line: (f"{lib.id}:{chain.id}:{block.id}", block)
+        (block.line, block.text): (f"{lib.id}:{chain.id}:{block.id}", block)
         for lib in libs.values()
         for chain in lib.chains
         for block in chain.blocks
     }
-    return [found[line] for line in sorted(found, reverse=True)]
+    return [found[place] for place in sorted(found, reverse=True)]
 
 
 def _replace(lines: list[str], block: BlockSource, formatted: str) -> None:
