@@ -148,7 +148,12 @@ class Controls(Commands):
         self.emit(py.if_(py.compare(depth, py.GT_E, self.link("depth_max")), [too_deep]), node.span)
         signal = self.temp()
         arguments = [run, *given, py.add(depth, py.const(1))]
+        mark = self.temp()
+        if self.config.traced:
+            self.emit(py.assign(mark, py.call("trace_mark", [run])))
         self.emit(py.assign(signal, py.call(function, arguments, node.span)), node.span)
+        if self.config.traced:
+            self.emit(py.expr(py.call("trace_called", [run, py.name(mark), py.name(signal)])))
         self.forget_chain()
         held = py.name(signal)
         kind = py.item(held, py.const(0))

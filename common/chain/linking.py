@@ -27,8 +27,11 @@ from common.chain.running import (
 )
 from common.chain.signals import Signal
 from common.chain.support import NAMES
-from common.chain.trace import trace_begin, trace_end
+from common.chain.trace import trace_begin, trace_called, trace_end, trace_mark
 
+TRACING = {
+    "trace_begin": trace_begin, "trace_end": trace_end, "trace_mark": trace_mark, "trace_called": trace_called,
+}  # fmt: skip
 SORTS = ("block", "chain", "lib")
 
 
@@ -38,7 +41,7 @@ class Linker:
     def __init__(self, config: Config, cache: Cache, budgets: Budgets, libs: Mapping[str, LibSource]) -> None:
         self.config, self._cache, self._budgets = config, cache, budgets
         self.globals: dict[str, LinkedLib] = {}
-        self._names = {**NAMES, "trace_begin": trace_begin, "trace_end": trace_end}
+        self._names = {**NAMES, **(TRACING if config.traced else {})}
         made = [self._shape(source) for source in libs.values()]
         self.globals = {lib.id: lib for lib, _ in made}
         self._finish(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from common.chain.errors import Span
-from common.chain.lexer import Token
+from common.chain.lexer_reading import Token
 from common.chain.nodes import (
     And,
     Assignment,

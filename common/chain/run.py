@@ -7,7 +7,7 @@ collections, output) has a default on the class and is made when first wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -40,13 +40,20 @@ class Budgets:
     gotos_max: int = 128
     """``PC-LIMIT-GOTO``, which lists the last targets."""
     wall_time_ms_max: int = 100
-    """A backstop, 0 turns it off: counted from a run's 16th step, looked at every 16 steps. ``PC-LIMIT-TIME``."""
+    """A backstop, 0 turns it off: counted from a run's 17th step, looked at every 16 steps. ``PC-LIMIT-TIME``."""
     output_bytes_max: int = 65_536
     """What ``echo`` writes, in UTF-8. ``PC-LIMIT-OUTPUT``."""
     string_bytes_max: int = 1_048_576
     """One string, in UTF-8. ``PC-LIMIT-STRING``."""
     collection_items_max: int = 10_000
     """Items of one list, map or set that a chain makes grow. ``PC-LIMIT-COLLECTION``."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a budget that nothing could keep to."""
+        for budget in fields(self):
+            least = 0 if budget.name == "wall_time_ms_max" else 1
+            if getattr(self, budget.name) < least:
+                raise ValueError(f"{budget.name} is at least {least}")
 
 
 class Clock(Protocol):
@@ -255,7 +262,7 @@ class Run(Outcome):
                 self.deadline = now + budgets.wall_time_ms_max / 1000
             elif now > self.deadline:
                 raise LimitError("PC-LIMIT-TIME", f"longer than {budgets.wall_time_ms_max} ms")
-        stretch = min(STEPS_BETWEEN_LOOKS, budgets.steps_max - done)
+        stretch = min(STEPS_BETWEEN_LOOKS - 1, budgets.steps_max - done)
         self.used, self.left = done + stretch, stretch
 
     def set_result(self, value: Any) -> None:

@@ -183,7 +183,7 @@ def test_a_blocks_world_has_no_builtins() -> None:
     made = point(lib(main='echo "a"'))
     world = made.program.libs[0].chains[0].blocks[0].function.__globals__
     assert world["__builtins__"] == {}
-    assert set(world) - set(NAMES) == {"__block__", "k0", "string_quarter0", "trace_begin", "trace_end"}
+    assert set(world) - set(NAMES) == {"__block__", "k0", "string_quarter0"}
 
 
 def test_user_text_is_never_code() -> None:
@@ -285,7 +285,7 @@ def test_large_blocks_compile(text: str) -> None:
 
 
 def test_a_statement_that_nests_too_deep_for_python_is_a_load_error() -> None:
-    """Two thousand assignments joined by ``&&`` nest as many ``if``; that is an error of the text, no RecursionError."""
+    """Two thousand assignments joined by ``&&`` nest as many ``if``: an error of the text, no RecursionError."""
     with pytest.raises(ChainErrors) as caught:
         compiled(" && ".join(["x = $(append a $REQ)"] * 2000))
     assert [error.code for error in caught.value.errors] == ["PC-LINK-COMPLEX"]
