@@ -16,7 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from common.chain.hookpoint import HookPoint
-    from common.chain.nodes import BlockSource, LibSource
+    from common.chain.nodes import LibSource
 
 chain = typer.Typer(
     help="Process chains: check, test, run and format them.", no_args_is_help=True, rich_markup_mode=None
@@ -141,15 +141,11 @@ def fmt(
     write: Annotated[bool, typer.Option("--write", help="Change the file.")] = False,
 ) -> None:
     """Print chains in their one form; exit code 1 when the file differs. Example: fieldpost chain fmt rules.yaml"""
+    from common.chain.format import format_text
+    from common.chain.format_file import format_yaml
+
     text = _text(file)
-    lines = text.split("\n")
-    if file.suffix == ".chain":
-        lines = _told(lambda: _formatted(text)).split("\n")
-    else:
-        blocks = [block for one in _load(file) for of_chain in one.source.chains for block in of_chain.blocks]
-        for block in sorted(blocks, key=lambda block: -block.line):
-            _told(lambda block=block: _replace(lines, block, file))
-    formatted = "\n".join(lines)
+    formatted: str = _told(lambda: format_text(text) if file.suffix == ".chain" else format_yaml(text, file=str(file)))
     if write and formatted != text:
         file.write_text(formatted)
         print(f"{file} changed")
@@ -161,28 +157,6 @@ def fmt(
 
 _OUTCOME = ("verb", "target", "decided", "value", "ok", "error", "resp", "outputs", "output", "steps", "where", "code")
 _TRACE = ("chain", "block", "line", "ok", "value", "seconds")
-
-
-def _replace(lines: list[str], block: BlockSource, file: Path) -> None:
-    """Put a block's formatted text in the place of its lines."""
-    old = block.text.rstrip("\n").split("\n")
-    begin = block.line - 1
-    there = lines[begin : begin + len(old)]
-    indent = there[0][: len(there[0]) - len(there[0].lstrip())] if there else ""
-    if [line.removeprefix(indent) for line in there] != old:
-        if _formatted(block.text).strip() == block.text.strip():
-            return
-        sys.stderr.write(f"{file}:{block.line}: only a text after | can be formatted in its place; it stays as it is\n")
-        return
-    lines[begin : begin + len(old)] = [
-        (indent + line).rstrip() for line in _formatted(block.text).rstrip("\n").split("\n")
-    ]
-
-
-def _formatted(text: str) -> str:
-    from common.chain.format import format_text
-
-    return format_text(text)
 
 
 def _text(file: Path) -> str:
