@@ -78,5 +78,5 @@ class Buses:
             link = self._link(url, name)
             self._pending.append(link)
             memory = self._directory / f"{name}.json"
-            self.buses[url] = Eventbus(link, self._on_arrival, memory, clock=self._clock)
+            self.buses[url] = Eventbus(link, self._on_arrival, memory, name=name, clock=self._clock)
         return self.buses[url]

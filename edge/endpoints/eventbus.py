@@ -52,8 +52,10 @@ class Eventbus:
         on_arrival: Callable[[Arrival, tuple[Any, ...]], None],
         memory: Path | None = None,
         *,
+        name: str = "bus",
         clock: Clock | None = None,
     ) -> None:
+        self._source = f"source/{name}"
         self.link, self._clock = link, clock or SystemClock()
         self._echoes = Echoes(self._clock)
         self._on_arrival = on_arrival
@@ -114,7 +116,7 @@ class Eventbus:
         reliable = packet.qos > 0
         settle = (lambda: self._settle(packet)) if reliable else None
         message = _message_of(packet, self._echoes.hops(packet), int(self._clock.time() * 1000))
-        self._on_arrival(Arrival(message, reliable, settle), consumers)
+        self._on_arrival(Arrival(message, reliable, settle, source=self._source), consumers)
 
     def published(self, topic: str, payload: bytes, hops: int) -> None:
         """Remember what may come back: a broker of version 3.1.1 carries no hop count."""

@@ -62,6 +62,11 @@ class Configuration:
         merged = merge(layers)
         if edits:
             merged = Merged(apply(merged.value, list(edits)), merged.origins)
+        return self.wanted(merged, findings)
+
+    def wanted(self, merged: Merged, unreadable: Sequence[Finding] = ()) -> Wanted:
+        """Check a merged configuration and return what it says. Raises ConfigError with all findings."""
+        findings = list(unreadable)
         manifests, found = _manifests_of(merged)
         findings += found
         checked = check(manifests, ENDPOINT_TYPES, unreadable=findings, loops=self._loops)

@@ -21,7 +21,9 @@ from edge.rules.binding import Decision
 from edge.rules.configuration import Configuration, Wanted
 from edge.rules.edits import Address, Edit
 from edge.rules.hooking import load_hooks, swap_hooks
+from edge.rules.layers import Merged, Origin
 from edge.rules.ruleset import Resolve, RuleSet
+from edge.rules.store import LastGood
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.status import RuleRef, Status
@@ -48,7 +50,9 @@ class RuleHost:
         *,
         flow: FlowSettings,
         clock: Clock,
+        last_good: LastGood | None = None,
     ) -> None:
+        self._last_good, self.trouble = last_good, ""
         self.listeners: Sequence[HttpListener] = ()
         self._node, self._clock, self._kinds = {"id": node, "labels": dict(labels)}, clock, kinds
         self._configuration = configuration
@@ -67,6 +71,24 @@ class RuleHost:
         """Read the configuration and run it. Raises ConfigError or StorageError: what ran before goes on."""
         self._apply(self._configuration.read())
         self._configuration.keep([])
+        self.trouble = ""
+        if self._last_good is not None and self._wanted is not None:
+            self._last_good.save(self._wanted.merged.value)
+
+    def begin(self) -> None:
+        """As ``load``, at a start: when the files are broken, run the last good version, and say so in ``trouble``.
+
+        Raises as ``load`` when there is none.
+        """
+        try:
+            return self.load()
+        except ConfigError as exc:
+            kept = self._last_good.load() if self._last_good is not None else None
+            if kept is None:
+                raise
+            self._apply(self._configuration.wanted(Merged(kept, {(): Origin("last good version")})))
+            self.trouble = str(exc)
+            log.critical("the rules are broken; the last good version of them runs: %s", exc)
 
     async def reload(self) -> None:
         """Read the files again, drop the overlay, and connect what is new. Raises as ``load``; nothing changes then."""
@@ -136,6 +158,8 @@ class RuleHost:
         assert self._wanted is not None
         edited = [{"key": f"edit {number}", "value": _words(edit), "origin": "overlay"}
                   for number, edit in enumerate(self._configuration.edits, 1)]  # fmt: skip
+        if self.trouble:
+            edited.insert(0, {"key": "not running", "value": self.trouble, "origin": "files"})
         return edited + [
             {"key": ".".join(key), "value": value, "origin": str(origin)}
             for key, value, origin in self._wanted.merged.leaves()
