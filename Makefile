@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 WORKERS ?= 2
 MINUTES ?= 10
 SEED ?=
+KILLS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -27,8 +28,8 @@ down: $(VENV)/.ready-up ## Stop what make up started, from another terminal
 test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips and how to have them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) with SEED (a random one) and print what became of it
-	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) or KILLS with SEED (a random one) and print what became of it
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/ruff check .
