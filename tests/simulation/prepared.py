@@ -14,6 +14,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Engine, Executable, Insert, create_engine
@@ -113,6 +114,18 @@ class PreparedConnection:
         self._constants = {id(statement): statement for statement in constants}
         self._prepared: dict[tuple[int, tuple[str, ...]], _Prepared] = {}
         self.passed_on = 0  # executions that went through SQLAlchemy
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection, as Connection.connection gives it: for statements that go past SQLAlchemy."""
+        return SimpleNamespace(cursor=self._raw.cursor, dbapi_connection=self._raw)
+
+    def connect(self) -> PreparedConnection:
+        """Itself: it stands for the engine, too."""
+        return self
+
+    def close(self) -> None:
+        """Stay open, for the next run."""
 
     @contextmanager
     def begin(self) -> Iterator[PreparedConnection]:

@@ -16,7 +16,7 @@ from tests.support.powerloss import MODES as LOSSES
 from tests.support.powerloss import POWER_CUT, environment
 
 RECOVERY_MAX_S = 40.0
-BURSTS = (1, 1, 2, 4)  # faults before the pipeline may recover
+BURSTS = (1, 1, 2, 3, 5)  # faults before the pipeline may recover
 PAUSE_S = 0.3  # at most, between two faults
 COLD_PART = 0.15  # of the starts that are not forks
 HALF_OPEN_S = 12.0  # longer than twice the keepalive of five seconds: the connection must be given up by itself
