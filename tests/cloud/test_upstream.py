@@ -131,7 +131,7 @@ async def test_the_rulestatus_queue_is_bounded_in_results(tmp_path: Path) -> Non
 
 
 async def test_few_large_results_fill_the_queue_too(tmp_path: Path) -> None:
-    """R3, hostile node: a message of one result with 100 KB of detail weighs as two hundred results; overflow counts."""
+    """R3, hostile node: one result with 100 KB of detail weighs as two hundred; overflow is counted."""
     never = asyncio.Event()
 
     async def stuck(messages: Sequence[Message[Any]]) -> None:
