@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from cloud.progress import WINDOW
 from cloud.stores.base import NodeRow, Store
 from common.clock import Clock
 from common.errors import RefusedError
@@ -101,10 +100,8 @@ class Sessions:
         """Take a birth or offline; False when it is older than what is known, or in conflict.
 
         ``retained``: a broker kept it. ``before``: the highest version that had come well before it, if any. Raises
-        RefusedError for a bad epoch, or for more of them than a window has messages.
+        RefusedError for a bad epoch.
         """
-        if len(birth.previous) > WINDOW:
-            raise RefusedError("too_many_epochs", f"a birth names {len(birth.previous)} epochs, at most {WINDOW}")
         epoch = Epoch.parse(birth.epoch)
         for text in birth.previous:
             Epoch.parse(text)
