@@ -11,10 +11,11 @@ WORKERS ?= 2
 MINUTES ?= 10
 SEED ?=
 KILLS ?=
+SEEDS ?= 1000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test soak check bench docs
+.PHONY: help up down test soak simulate check bench docs
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -30,6 +31,9 @@ test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips
 
 soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) or KILLS with SEED (a random one) and print what became of it
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: $(VENV)/.ready-test ## Run SEEDS (1000) simulated lives of edge, broker and cloud; a failure prints its seed
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from tests.soak.report import Report
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, find_mosquitto
 from tests.support.nursery import Nursery
 from tests.support.powerloss import NO_COMPILER, Lives, build, environment, find_compiler
+from tests.support.wait import eventually
 
 RATE = 400.0  # results a second
 CALM_PART, CALM_MIN_S = 0.1, 10.0
@@ -80,6 +81,7 @@ async def _calm(stack: Pipeline, nemesis: Nemesis, report: Report, seconds: floa
     for side, child in (("edge", stack.edge), ("cloud", stack.cloud)):
         child.kill()
         nemesis.start(side, calm=True)
+    await eventually(stack.collect, SETTLE_S, what="the calm begins")
     begun = time.monotonic()
     while (at := time.monotonic() - begun) < seconds:
         await stack.collect()

@@ -33,6 +33,7 @@ class Nemesis:
         self._stack, self._report, self._rng, self._library = stack, report, rng, library
         self._sides: dict[str, Child] = {"edge": stack.edge, "cloud": stack.cloud}
         self._cold = False  # since the last recovery something was started with all its imports
+        self._burst: list[str] = []  # what was done since the last recovery
         self._faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (8, lambda: self._kill("edge")),
             (8, lambda: self._kill("cloud")),
@@ -49,7 +50,7 @@ class Nemesis:
         """
         weights = [weight for weight, _ in self._faults]
         while time.monotonic() < until and not (kills and self._report.has(kills)):
-            self._cold = False
+            self._cold, self._burst = False, []
             for _ in range(self._rng.choice(BURSTS)):
                 (_, fault), *_ = self._rng.choices(self._faults, weights)
                 await fault()
@@ -84,6 +85,7 @@ class Nemesis:
 
     def _gone(self, side: str, code: int) -> None:
         self._report.live_cuts[side] += code == POWER_CUT
+        self._burst.append(f"{side} {'powered off' if code == POWER_CUT else 'killed'}")
         directory = self._stack.edge_dir if side == "edge" else self._stack.cloud_dir
         if code == POWER_CUT:
             for shared in directory.glob("*-shm"):  # it was memory
@@ -105,6 +107,7 @@ class Nemesis:
             await self._stack.cloud_proxy.refuse()
         await self._stack.broker.kill()
         self._report.kills["broker"] += 1
+        self._burst.append("broker killed and wiped, edge first" if first else "broker killed and wiped")
         self._stack.broker.wipe()
         await asyncio.sleep(self._rng.random() * 0.3)
         await self._stack.broker.start()
@@ -116,6 +119,7 @@ class Nemesis:
         side = self._rng.choice(list(self._sides))
         child = self._sides[side]
         self._report.faults[f"pause of {side}"] += 1
+        self._burst.append(f"pause of {side}")
         child.signal(signal.SIGSTOP)
         await asyncio.sleep(self._rng.choice([0.1, 1.0, 3.0]) * self._rng.random())
         child.signal(signal.SIGCONT)
@@ -125,6 +129,7 @@ class Nemesis:
         side = self._rng.choice(list(self._sides))
         proxy = self._stack.edge_proxy if side == "edge" else self._stack.cloud_proxy
         self._report.faults[mode] += 1
+        self._burst.append(f"{mode} on the side of the {side}")
         await MODES[mode](proxy)
         long = mode == "half-open" and self._rng.random() < 0.1
         await asyncio.sleep(HALF_OPEN_S if long else self._rng.random() * 2)
@@ -139,8 +144,8 @@ class Nemesis:
             await self.revive()
             await self._stack.collect()
             if any(source in self._stack.seen for source in self._stack.accepted()[accepted:]):
-                self._report.recovered(time.monotonic() - begun, cold=self._cold)
+                self._report.recovered(time.monotonic() - begun, cold=self._cold, after=self._burst)
                 return
             await asyncio.sleep(0.02)
-        self._report.recovered(RECOVERY_MAX_S, cold=self._cold)
+        self._report.recovered(RECOVERY_MAX_S, cold=self._cold, after=self._burst)
         self._report.problems.append(f"no recovery within {RECOVERY_MAX_S} s: {self._stack.edge.tail()[-800:]}")

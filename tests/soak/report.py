@@ -30,6 +30,7 @@ class Report:
     can_cut: bool = True
     warm: list[float] = field(default_factory=list)  # seconds to recover; what was started was forked, if anything was
     cold: list[float] = field(default_factory=list)  # the same with a start that imports everything, as any user's
+    slowest: str = ""  # what the longest recovery came after
     ledger: str = ""
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # side -> (seconds, KiB)
     problems: list[str] = field(default_factory=list)
@@ -46,9 +47,11 @@ class Report:
         """True when there were so many kills, and as many power cuts where there can be any."""
         return sum(self.kills.values()) >= kills and (not self.can_cut or self.cuts >= kills)
 
-    def recovered(self, seconds: float, *, cold: bool) -> None:
-        """Note how long the pipeline took after the last fault."""
+    def recovered(self, seconds: float, *, cold: bool, after: Sequence[str]) -> None:
+        """Note how long the pipeline took after the last of these faults."""
         (self.cold if cold else self.warm).append(seconds)
+        if seconds >= max([*self.warm, *self.cold]):
+            self.slowest = f"after {', '.join(after)}"
 
     def progress(self) -> None:
         """Say once in a while how far it is."""
@@ -77,6 +80,7 @@ class Report:
             f"recovery    {_quantiles([*self.warm, *self.cold])}",
             f"            {_quantiles(self.cold)} after a start with all imports",
             f"            {_quantiles(self.warm)} after none, or after forks that had imported before",
+            f"            the slowest {self.slowest or 'not seen'}",
             f"memory      {memory or 'not seen'}",
             f"ledger      {self.ledger or 'not seen'}",
             f"seed        {self.seed}",
