@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from cloud.progress import Progress
 from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge
@@ -26,6 +27,23 @@ log = logging.getLogger(__name__)
 RETIRED_MAX = 1000  # counters back for which retired epochs are remembered of a node
 DOUBTFUL_MAX = 64  # epochs in doubt that are remembered of a node, the last ones: an agent makes one at each start
 
+# Made once: SQLAlchemy takes longer to make a statement than the database to execute it, and a thousand nodes that come
+# back at once are a thousand births.
+_OF = bindparam("of")
+_NODE = select(nodes).where(nodes.c.node == _OF).with_for_update()
+_NEW_NODE = insert(nodes)
+_SET_NODE = update(nodes).where(nodes.c.node == _OF)
+_HELD = select(progress).where(progress.c.node == _OF).order_by(progress.c.n, progress.c.uuid).with_for_update()
+_PAST = select(retired.c.n, retired.c.uuid).where(
+    retired.c.node == _OF, retired.c.n.in_(bindparam("counters", expanding=True))
+)
+_CONFIRMED = (
+    select(progress.c.n)
+    .where(progress.c.node == _OF, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
+    .order_by(progress.c.n.desc())
+    .limit(1)
+)
+
 
 class Taken(NamedTuple):
     """What became of a presence, and the losses that it showed."""
@@ -37,11 +55,10 @@ class Taken(NamedTuple):
 def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: float) -> Taken:
     """Take a birth or offline into the node's row. Not taken: older than what is known, or in conflict."""
     birth = claim.birth
-    row = conn.execute(select(nodes).where(nodes.c.node == birth.node).with_for_update()).mappings().first()
+    row = conn.execute(_NODE, {"of": birth.node}).mappings().first()
     if row is None:
-        fresh = {"node": birth.node, "first_seen": at, "last_seen": at, "since": at}
-        conn.execute(insert(nodes).values(fresh))
-        row = conn.execute(select(nodes).where(nodes.c.node == birth.node)).mappings().one()
+        conn.execute(_NEW_NODE, {"node": birth.node, "first_seen": at, "last_seen": at, "since": at})
+        row = conn.execute(_NODE, {"of": birth.node}).mappings().one()
     held = read_held(conn, birth.node)
     if not birth.online:
         return Taken(_offline(conn, row, held, claim, at))
@@ -50,7 +67,7 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
         return Taken(False)
     if verdict.sight is not Sight.GOOD:
         said = msgspec.json.encode(birth).decode()
-        conn.execute(update(nodes).where(nodes.c.node == birth.node).values(claim=said))
+        _set(conn, birth.node, {"claim": said})
         if verdict.sight is Sight.ASTRAY:
             return Taken(False)
         return Taken(False, [doubt(conn, dialect_insert, birth.node, claim.epoch, verdict, at, birth.session)])
@@ -58,25 +75,27 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     if not claim.retained:
         values["claim"] = ""  # who is in doubt is not the one that was heard last
     values["born_n"] = max(row["born_n"], claim.epoch.n)  # never lower, also when another chain was taken
-    conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
+    _set(conn, birth.node, values)
     losses = _take_epochs(conn, dialect_insert, row, held, claim, at)
     retire(conn, birth.node, values["lowest_n"], row["retired_through"])
     return Taken(True, losses)
 
 
+def _set(conn: Connection, node: str, values: dict[str, Any]) -> None:
+    conn.execute(_SET_NODE, {"of": node, **values})
+
+
 def _past(conn: Connection, claim: Claim) -> set[Epoch]:
     """Return the retired epochs that share a counter with one that the birth names."""
-    counters = {epoch.n for epoch in (claim.epoch, *claim.older())}
-    query = select(retired.c.n, retired.c.uuid).where(retired.c.node == claim.birth.node, retired.c.n.in_(counters))
-    return {Epoch(n, uuid) for n, uuid in conn.execute(query)}
+    counters = sorted({epoch.n for epoch in (claim.epoch, *claim.older())})
+    return {Epoch(n, uuid) for n, uuid in conn.execute(_PAST, {"of": claim.birth.node, "counters": counters})}
 
 
 def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
     """Return, and lock, what is known of a node's epochs."""
-    query = select(progress).where(progress.c.node == node).order_by(progress.c.n, progress.c.uuid).with_for_update()
     return {
         Epoch(row.n, row.uuid): Held(Progress(row.mark, row.bits), row.state, row.session, row.ended)
-        for row in conn.execute(query)
+        for row in conn.execute(_HELD, {"of": node})
     }
 
 
@@ -89,10 +108,15 @@ def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoc
         }
         for epoch, what in sorted(held.items())
     ]  # fmt: skip
+    if rows:
+        conn.execute(_replace_held(dialect_insert), rows)
+
+
+@cache
+def _replace_held(dialect_insert: Any) -> Any:
     statement = dialect_insert(progress)
     changes = {name: statement.excluded[name] for name in ("mark", "bits", "state", "session", "ended")}
-    if rows:
-        conn.execute(statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes), rows)
+    return statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes)
 
 
 def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, at: float) -> bool:
@@ -105,7 +129,7 @@ def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, 
     if present.n and (epoch.n, birth.session, True) < (present.n, row["session"], not row["online"]):
         return False
     values = _values(birth, epoch, at, was_online=row["online"] if present.n else None)
-    conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
+    _set(conn, birth.node, values)
     return True
 
 
@@ -234,12 +258,7 @@ def retire(conn: Connection, node: str, lowest_named: int, retired_through: int)
     Their progress rows go, ``retired_through`` stays and refuses their late messages; an epoch in doubt stays in doubt.
     Returns the new value.
     """
-    confirmed = conn.execute(
-        select(progress.c.n)
-        .where(progress.c.node == node, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
-        .order_by(progress.c.n.desc())
-        .limit(1)
-    ).scalar()
+    confirmed = conn.execute(_CONFIRMED, {"of": node}).scalar()
     through = min(lowest_named, confirmed or 0) - 1
     if through <= retired_through:
         return retired_through
