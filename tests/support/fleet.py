@@ -3,7 +3,7 @@
 Each node has an MQTT connection of its own and the product's Spool, Uplink, Status, Presence and MqttLayer; only the
 spool's file is SQLite in memory and its writer runs on the loop, because a thousand threads and files would measure
 themselves. ``_connected``, ``_take`` and ``_report`` do what the agent's own do. Run as a program it is the load
-process of a benchmark: ``python -m tests.support.fleet URL PROTOCOL NODES BATCH`` takes a command a line (JSON: a name
+process of a benchmark: ``python -m tests.support.fleet URL PROTOCOL NODES BATCH NODESTATUS_S`` takes a command a line (JSON: a name
 and its arguments) and answers each with a line.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import sqlite3
 import sys
@@ -204,11 +205,14 @@ class Node:
 class Fleet:
     """Nodes ``n0`` to ``n<count - 1>`` at one broker.
 
-    Arguments: ``batch`` is the most results in one message; ``seed`` of all jitter.
+    Arguments: ``batch`` is the most results in one message; ``nodestatus_s`` seconds between two statistics messages of
+    a node; ``seed`` of all jitter.
     """
 
-    def __init__(self, broker: BrokerSettings, count: int, *, batch: int = 256, seed: int = 0) -> None:
-        window = UplinkSettings(batch_results=batch)
+    def __init__(
+        self, broker: BrokerSettings, count: int, *, batch: int = 256, nodestatus_s: float = 15.0, seed: int = 0
+    ) -> None:
+        window = UplinkSettings(batch_results=batch, nodestatus_s=nodestatus_s)
         self.nodes = [Node(f"n{n}", broker, window, random.Random(seed + n)) for n in range(count)]
 
     async def start(self, timeout: float = 120) -> None:
@@ -287,10 +291,11 @@ async def serve(fleet: Fleet) -> None:
 
 
 if __name__ == "__main__":
-    url_, protocol_, nodes_, batch_ = sys.argv[1:]
+    url_, protocol_, nodes_, batch_, nodestatus_s_ = sys.argv[1:]
+    logging.disable()  # a thousand nodes that all say the same; the counters tell
     settings_ = BrokerSettings(url=url_, protocol=protocol_)  # type: ignore[arg-type]
 
     async def _main() -> None:
-        await serve(Fleet(settings_, int(nodes_), batch=int(batch_)))
+        await serve(Fleet(settings_, int(nodes_), batch=int(batch_), nodestatus_s=float(nodestatus_s_)))
 
     asyncio.run(_main())
