@@ -1,6 +1,4 @@
-"""``python -m bench [--only b3 b5 ...] [--rounds N] [--scale F]``: run benchmarks, print a table for each, keep a record
-of each.
-"""
+"""``python -m bench [--only b3 b5 ...] [--rounds N] [--scale F]``: run benchmarks, print and keep a table for each."""
 
 from __future__ import annotations
 

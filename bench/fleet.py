@@ -1,23 +1,20 @@
-"""B3 with many nodes: what a result costs the controller at 1,000 nodes against one, and all of them coming back at once.
+"""B3 with many nodes: what a result costs the controller at 1,000 nodes against one, and all coming back at once.
 
-The load is one process that is all the nodes (``tests.support.fleet``): connections, births, epochs, windows and resends
-are the product's own. Both sides of a ratio are the same program with the same number of results, in messages of the
-same size, with as many messages in flight as one node's window allows; only the number of nodes differs. Statistics
-messages, whose number depends on the clock and not on the results, are measured apart, as the cost of a fleet at rest.
-Counts are compared to the last result in every round.
+The load is one process that is all the nodes (``tests.support.fleet``): connections, births, epochs, windows and
+resends are the product's own. Both sides of a ratio are the same program with the same number of results, in messages
+of the same size, with as many messages in flight as one node's window allows; only the number of nodes differs.
+Statistics messages, whose number depends on the clock and not on the results, are measured apart, as the cost of a
+fleet at rest. Counts are compared to the last result in every round.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from bench.measure import Row, cpu_s, median, spread
-from bench.processes import FleetProcess, Program, fleet, memory_bytes, mosquitto, program
-from tests.support.brokers import Broker
+from bench.processes import FleetProcess, Program, fleet, memory_bytes, program, stage
 from tests.support.fleet import FAILING_EVERY
 from tests.support.wait import eventually
 
@@ -40,24 +37,16 @@ class Cost(NamedTuple):
 async def run(rounds: int, scale: float) -> list[Row]:
     """All of it. ``scale`` shrinks the number of nodes and results, for a quick look."""
     nodes = max(2, int(NODES * scale))
-    with tempfile.TemporaryDirectory() as directory:
-        broker = mosquitto(directory)
-        await broker.start()
-        try:
-            rows = await _cost(broker, nodes, rounds)
-            rows += await _rest(broker, nodes)
-            return rows + await _burst(broker, nodes)
-        finally:
-            await broker.stop()
+    return [*await _cost(nodes, rounds), *await _rest(nodes), *await _burst(nodes)]
 
 
-async def _cost(broker: Broker, nodes: int, rounds: int) -> list[Row]:
+async def _cost(nodes: int, rounds: int) -> list[Row]:
     rows = []
     for batch, each in ((256, 256), (20, 60)):
         one, many = list[Cost](), list[Cost]()
         for _ in range(rounds):
-            one.append(await _round(broker, 1, nodes * each, batch))
-            many.append(await _round(broker, nodes, each, batch))
+            one.append(await _round(1, nodes * each, batch))
+            many.append(await _round(nodes, each, batch))
         ratio = median([a.cloud / b.cloud for a, b in zip(many, one, strict=True)])
         whole = median([a.all / b.all for a, b in zip(many, one, strict=True)])
         note = f"controller {_us(one, 0)} and {_us(many, 0)} us CPU a result; with broker and load {_us(one, 1)} and "
@@ -71,22 +60,21 @@ def _us(costs: list[Cost], field: int) -> str:
     return f"{median([cost[field] for cost in costs]) * 1e6:.1f}"
 
 
-async def _round(broker: Broker, nodes: int, each: int, batch: int) -> Cost:
+async def _round(nodes: int, each: int, batch: int) -> Cost:
     """One round on an empty store: connect first, then measure until the last result is confirmed."""
-    with tempfile.TemporaryDirectory() as directory:
-        async with program("cloud", broker, Path(directory)) as cloud:
-            await cloud.answers()
-            async with fleet(broker, nodes, batch=batch, nodestatus_s=QUIET_S) as load:
-                await _connect(load, cloud, nodes)
-                pids = (cloud.pid, broker.pid, load.pid)
-                before, began = [cpu_s(pid) for pid in pids], time.perf_counter()
-                await load.ask("make", each=each, rules=RULES, burst=batch, waiting_max=WINDOW_MESSAGES * batch)
-                await load.ask("settled")
-                took, count = time.perf_counter() - began, nodes * each
-                used = [cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
-                await _check(load, cloud, nodes, each)
-                await load.ask("stop")
-                return Cost(used[0] / count, sum(used) / count, count / took)
+    async with stage() as (broker, place), program("cloud", broker, place) as cloud:
+        await cloud.answers()
+        async with fleet(broker, nodes, batch=batch, nodestatus_s=QUIET_S) as load:
+            await _connect(load, cloud, nodes)
+            pids = (cloud.pid, broker.pid, load.pid)
+            before, began = [cpu_s(pid) for pid in pids], time.perf_counter()
+            await load.ask("make", each=each, rules=RULES, burst=batch, waiting_max=WINDOW_MESSAGES * batch)
+            await load.ask("settled")
+            took, count = time.perf_counter() - began, nodes * each
+            used = [cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
+            await _check(load, cloud, nodes, each)
+            await load.ask("stop")
+            return Cost(used[0] / count, sum(used) / count, count / took)
 
 
 async def _connect(load: FleetProcess, cloud: Program, nodes: int) -> None:
@@ -114,47 +102,46 @@ async def _check(load: FleetProcess, cloud: Program, nodes: int, each: int) -> N
     assert (told["lost"], told["callback_errors"]) == (0, 0), told
 
 
-async def _rest(broker: Broker, nodes: int, seconds: float = 30.0) -> list[Row]:
+async def _rest(nodes: int, seconds: float = 30.0) -> list[Row]:
     """What a connected fleet costs that has nothing to say but its statistics, every 15 s a node."""
-    with tempfile.TemporaryDirectory() as directory:
-        async with program("cloud", broker, Path(directory)) as cloud:
-            await cloud.answers()
-            async with fleet(broker, nodes, batch=256) as load:
-                began, before = time.perf_counter(), cpu_s(cloud.pid)
-                await _connect(load, cloud, nodes)
-                took, births = time.perf_counter() - began, cpu_s(cloud.pid) - before
-                before = cpu_s(cloud.pid)
-                await asyncio.sleep(seconds)
-                share = (cpu_s(cloud.pid) - before) / seconds * 100
-                await load.ask("stop")
+    async with stage() as (broker, place), program("cloud", broker, place) as cloud:
+        await cloud.answers()
+        async with fleet(broker, nodes, batch=256) as load:
+            began, before = time.perf_counter(), cpu_s(cloud.pid)
+            await _connect(load, cloud, nodes)
+            took, births = time.perf_counter() - began, cpu_s(cloud.pid) - before
+            before = cpu_s(cloud.pid)
+            await asyncio.sleep(seconds)
+            share = (cpu_s(cloud.pid) - before) / seconds * 100
+            await load.ask("stop")
     note = f"nodestatus every 15 s each; their births took {took:.1f} s and {births / nodes * 1e3:.2f} ms CPU each"
     return [Row(f"{nodes:,} nodes at rest", share, "% of a core", note=note)]
 
 
-async def _burst(broker: Broker, nodes: int, each: int = 256) -> list[Row]:
+async def _burst(nodes: int, each: int = 256) -> list[Row]:
     """Kill the broker, let every node gather a backlog, start the broker: all come back at once."""
-    with tempfile.TemporaryDirectory() as directory:
-        async with program("cloud", broker, Path(directory)) as cloud:
-            await cloud.answers()
-            async with fleet(broker, nodes, batch=256) as load:
-                await _connect(load, cloud, nodes)
-                before = await load.ask("statistics")
-                await broker.kill()
-                await load.ask("make", each=each, rules=RULES, burst=each, waiting_max=nodes * each)
-                await asyncio.sleep(DOWN_S)
-                await broker.start()
-                cpu, began = cpu_s(cloud.pid), time.perf_counter()
-                await eventually(lambda: _all(load, nodes), timeout=180, what="all nodes are back")
-                back = time.perf_counter() - began
-                await load.ask("settled")
-                took, used = time.perf_counter() - began, cpu_s(cloud.pid) - cpu
-                after, overflow = await load.ask("statistics"), await _overflow(cloud)
-                await _check(load, cloud, nodes, each)
-                peak = memory_bytes(cloud.pid, "VmHWM") / 1e6
-                await load.ask("stop")
+    async with stage() as (broker, place), program("cloud", broker, place) as cloud:
+        await cloud.answers()
+        async with fleet(broker, nodes, batch=256) as load:
+            await _connect(load, cloud, nodes)
+            before = await load.ask("statistics")
+            await broker.kill()
+            await load.ask("make", each=each, rules=RULES, burst=each, waiting_max=nodes * each)
+            await asyncio.sleep(DOWN_S)
+            await broker.start()
+            cpu, began = cpu_s(cloud.pid), time.perf_counter()
+            await eventually(lambda: _all(load, nodes), timeout=180, what="all nodes are back")
+            back = time.perf_counter() - began
+            await load.ask("settled")
+            took, used = time.perf_counter() - began, cpu_s(cloud.pid) - cpu
+            after, overflow = await load.ask("statistics"), await _overflow(cloud)
+            await _check(load, cloud, nodes, each)
+            peak = memory_bytes(cloud.pid, "VmHWM") / 1e6
+            await load.ask("stop")
     more = {name: after[name] - before[name] for name in ("sent", "resent", "connect_failures", "connects")}
     note = (
-        f"{nodes * each:,} results waited for {DOWN_S:g} s; all connected after {back:.1f} s ({more['connects']} connects, "
+        f"{nodes * each:,} results waited for {DOWN_S:g} s; all connected after {back:.1f} s ("
+        f"{more['connects']} connects, "
         f"{more['connect_failures']} refused); {more['sent']:,} messages sent, {more['resent']:,} of them again, "
         f"{overflow:,} discarded at the controller's bound; {used:.1f} s CPU; every result counted once"
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,12 +22,21 @@ from tests.support.brokers import Broker, Mosquitto
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0
 LINE_BYTES_MAX = 1 << 20
+ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # with compiled modules, as on any user's machine
 MOSQUITTO_LINES = ("max_queued_messages 100000", "set_tcp_nodelay true")  # 1,000, its default, drops and acknowledges
 
 
-def mosquitto(directory: str) -> Mosquitto:
-    """Mosquitto as the documentation tells to set it up."""
-    return Mosquitto(Path(directory) / "mosquitto", protocol="5", config_lines=MOSQUITTO_LINES, verbose=False)
+@asynccontextmanager
+async def stage() -> AsyncIterator[tuple[Mosquitto, Path]]:
+    """An empty directory, and a broker of its own: presence that is retained would be known in the next round."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        broker = Mosquitto(place / "mosquitto", protocol="5", config_lines=MOSQUITTO_LINES, verbose=False)
+        await broker.start()
+        try:
+            yield broker, place
+        finally:
+            await broker.stop()
 
 
 def memory_bytes(pid: int, what: str = "VmRSS") -> int:
@@ -49,11 +60,10 @@ class Program:
 
     async def answers(self) -> None:
         """Wait until it is up. Raises TimeoutError."""
-        operation = "statistics"
         async with asyncio.timeout(START_TIMEOUT_S):
             while True:
                 try:
-                    await self.ask(operation)
+                    await self.ask("statistics")
                     return
                 except ControlError:
                     await asyncio.sleep(0.01)
@@ -64,7 +74,9 @@ async def program(side: str, broker: Broker, directory: Path, *args: str) -> Asy
     """Run ``python -m cloud`` or ``python -m edge`` on this broker and directory until the block ends."""
     command = [sys.executable, "-m", side, "--broker", broker.url, "--data-dir", str(directory)]
     command += ["--set", f"broker.protocol={broker.protocol}", "--set", "log.level=error", *args]
-    process = await asyncio.create_subprocess_exec(*dies_with_parent(command), stdin=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *dies_with_parent(command), stdin=subprocess.DEVNULL, env=ENVIRONMENT
+    )
     try:
         yield Program(side, process.pid, socket_path(directory, side))
     finally:

@@ -2,9 +2,10 @@
 
 Each node has an MQTT connection of its own and the product's Spool, Uplink, Status, Presence and MqttLayer; only the
 spool's file is SQLite in memory and its writer runs on the loop, because a thousand threads and files would measure
-themselves. ``_connected``, ``_take`` and ``_report`` do what the agent's own do. Run as a program it is the load
-process of a benchmark: ``python -m tests.support.fleet URL PROTOCOL NODES BATCH NODESTATUS_S`` takes a command a line (JSON: a name
-and its arguments) and answers each with a line.
+themselves. ``_connected``, ``_take`` and ``_report`` do what the agent's own do.
+
+Run as a program it is the load process of a benchmark: ``python -m tests.support.fleet URL PROTOCOL NODES BATCH
+NODESTATUS_S`` takes a command a line (JSON: a name and its arguments) and answers each with a line.
 """
 
 from __future__ import annotations
