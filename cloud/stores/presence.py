@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from cloud.progress import Progress
 from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge
@@ -29,7 +29,7 @@ DOUBTFUL_MAX = 64  # epochs in doubt that are remembered of a node, the last one
 
 # Made once: SQLAlchemy takes longer to make a statement than the database to execute it, and a thousand nodes that come
 # back at once are a thousand births.
-_OF = bindparam("of")
+_OF: BindParameter[str] = bindparam("of")
 _NODE = select(nodes).where(nodes.c.node == _OF).with_for_update()
 _NEW_NODE = insert(nodes)
 _SET_NODE = update(nodes).where(nodes.c.node == _OF)
