@@ -62,7 +62,8 @@ def _us(costs: list[Cost], field: int) -> str:
 
 async def _round(nodes: int, each: int, batch: int) -> Cost:
     """One round on an empty store: connect first, then measure until the last result is confirmed."""
-    async with stage() as (broker, place), program("cloud", broker, place) as cloud:
+    stale = ("--set", f"cloud.stale_s={QUIET_S}")
+    async with stage() as (broker, place), program("cloud", broker, place, *stale) as cloud:
         await cloud.answers()
         async with fleet(broker, nodes, batch=batch, nodestatus_s=QUIET_S) as load:
             await _connect(load, cloud, nodes)
