@@ -127,7 +127,7 @@ class Node:
         self._presence = Presence(ROOT, name, self.spool, lambda: {"version": VERSION})
         self.link = MqttLink(broker, name, will=self._presence.will, rng=rng)
         self.layer = MqttLayer(self.link, root=ROOT, side="edge", node=name, source=ROUTER, group=RESOURCE_GROUP)
-        self.uplink = Uplink(self.link, self.spool.confirm, self.spool.void, settings=window, rng=rng)
+        self.uplink = Uplink(self.link, self.spool.confirm, self.spool.void, self.spool.split, settings=window, rng=rng)
         self._window = window
         self._due = asyncio.Event()
         self._tasks = Tasks(name)
