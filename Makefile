@@ -41,7 +41,7 @@ check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.ready-test ## Measure throughput and latency on this machine
+bench: $(VENV)/.ready-test ## Measure throughput, latency and footprint on this machine; ARGS="--only b5" chooses
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.ready-up ## Write the pages that come from the code: docs/settings.md, docs/commands.md
