@@ -36,8 +36,7 @@ def explain_block(text: str, compiled: Compiled) -> str:
     lines: list[str] = []
     done = 0
     for line, code in _rendered(function.body, 0):
-        for at in range(done, min(line, len(source))):
-            lines.append(f"{at + 1:4} | {source[at]}")
+        lines += [f"{at + 1:4} | {source[at]}" for at in range(done, min(line, len(source)))]
         done = max(done, line)
         lines.append(f"{_MARGIN}{_INDENT}{code}")
     lines += [f"{at + 1:4} | {source[at]}" for at in range(done, len(source))]

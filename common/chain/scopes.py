@@ -204,7 +204,7 @@ class _Analysis:
             return None
         spec = self.registry.get(node.name)
         if spec is None:
-            known = [*self.registry.names(), *self.verbs.shapes]
+            known = sorted({*self.registry.names(), *self.verbs.shapes})
             near = get_close_matches(node.name, known, n=3, cutoff=0.6)
             self.fail("UNKNOWN-COMMAND", f"unknown command {node.name}", node.name_span, near)
         return spec
@@ -236,7 +236,7 @@ class _Analysis:
                 continue
             if given.param is not None and given.param.kind in (Kind.UPDATE, Kind.WRITE):
                 level = next((LEVEL_OPTIONS[name] for name in bound.options if name in LEVEL_OPTIONS), "")
-                if level:
+                if level and bound.spec.name != "delete":  # where it looks is not where the name is from then on
                     self.declare(given.node.name, level, given.node.span)  # type: ignore[union-attr] # a ref
                 self.write(given.node)  # type: ignore[arg-type]
             elif given.param is None or given.param.kind is not Kind.NAME:
