@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 from common.chain import nodes as n
 from common.chain.commands.bind import bind
@@ -33,6 +34,12 @@ _VERB_PARAMS = {
     Shape.TARGET: (Param("target", "where to", type="text"),),
     Shape.OPTIONAL: (Param("target", "where to", type="text", optional=True),),
 }
+
+
+@lru_cache(256)
+def verb_spec(word: str, shape: Shape) -> Spec:
+    """The spec of a verb as a command: what it takes is its shape."""
+    return Spec(word, "control", "", _VERB_PARAMS[shape])
 
 
 @dataclass(slots=True)
@@ -198,7 +205,7 @@ class _Analysis:
         verb = self.verbs.canonical(node.name)
         if verb in self.verbs.shapes:
             self.scopes.verbs[id(node)] = verb
-            return Spec(node.name, "control", "", _VERB_PARAMS[self.verbs.shapes[verb]])
+            return verb_spec(node.name, self.verbs.shapes[verb])
         if node.name in COMMON or node.name in ALIASES:
             self.fail("VERB", f"{node.name}: this hook point has no such verb", node.name_span, self.verbs.shapes)
             return None
