@@ -491,3 +491,9 @@ def test_delete_at_another_level_declares_nothing() -> None:
         2,
         "delete: there is no $x",
     ]
+
+
+def test_a_loop_name_that_is_deleted_in_the_loop_reads_outward() -> None:
+    """What ``delete`` takes away is gone at once, also where the loop gave the value."""
+    assert run("a = 1\nfor a in [2] then\ndelete a\nresp = $a\nend").resp == 1
+    assert run("__key = 1\nmap [2] $(delete __key && resp = $__key)").resp == 1
