@@ -32,10 +32,11 @@ CACHED_BLOCKS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The code of a block. ``writes``: it may change a collection, or run what does."""
+    """The code of a block, without its tree, which is much larger. ``writes``: it may change a collection, or run what
+    does.
+    """
 
     code: CodeType
-    tree: ast.Module
     constants: dict[str, Any]
     notes: dict[str, str]
     links: tuple[Link, ...]
@@ -67,6 +68,11 @@ class Cache:
 
 def compile_block(text: str, config: Config) -> Compiled:
     """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls."""
+    return translate(text, config)[0]
+
+
+def translate(text: str, config: Config) -> tuple[Compiled, ast.Module]:
+    """Compile one block, and return the Python tree that it became, too."""
     body = parse(text)
     scopes = analyse(body, inputs=config.inputs, registry=config.registry, verbs=config.verbs)
     e = Statements(scopes, config)
@@ -81,7 +87,7 @@ def compile_block(text: str, config: Config) -> Compiled:
         message = "this block nests too many statements and $(...) in one another"
         raise ChainErrors([ChainError("PC-LINK-COMPLEX", message, body.span)]) from None
     function = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
-    return Compiled(function, tree, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes))
+    return Compiled(function, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes)), tree
 
 
 def _statements(e: Statements, body: n.Body) -> list[Any]:

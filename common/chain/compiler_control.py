@@ -232,7 +232,9 @@ class Controls(Commands):
         if self.scopes.calls:
             self.forget_chain()
         before = dict.fromkeys(self.known, "")
-        self.known = {**before, key: "", value: "", result: ""}
+        self.known = dict(before)
+        for local in (key, value, result):
+            self.know(local, "")
         self.enter_loop("", may_write((step, reducer), self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

@@ -363,7 +363,9 @@ class Statements(Controls):
             self.forget_chain()
         known = dict(self.known)
         saved = [self.bind(name) for name in node.names]
-        self.known = dict.fromkeys(self.known, "") | {local_of(name): "" for name in node.names}
+        self.known = dict.fromkeys(self.known, "")
+        for name in node.names:
+            self.know(local_of(name), "")
         self.enter_loop(register, may_write(node.body, self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from common.chain.errors import NOWHERE, Span
 
+NODES_SHARED_MAX = 1024
 LOAD, STORE = ast.Load(), ast.Store()
 EQ, NOT_EQ, IS, IS_NOT, IN = ast.Eq(), ast.NotEq(), ast.Is(), ast.IsNot(), ast.In()
 LT, LT_E, GT, GT_E = ast.Lt(), ast.LtE(), ast.Gt(), ast.GtE()
@@ -65,13 +67,22 @@ def place(node: Any, span: Span) -> Any:
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(NODES_SHARED_MAX)
 def name(id: str) -> Any:
-    """A variable or global that is read."""
+    """A variable or global that is read. Its node is shared: nothing ever changes one."""
     return _Name(id, LOAD)
 
 
 def const(value: Any) -> Any:
-    """A constant: text, number, Bool, None."""
+    """A constant: text, number, Bool, None, or a tuple of them."""
+    if type(value) is tuple:
+        return _PlacedConstant(value)  # type: ignore[arg-type] # a tuple of constants is one, too
+    return _scalar(value)
+
+
+@lru_cache(NODES_SHARED_MAX, typed=True)
+def _scalar(value: Any) -> Any:
+    """A shared node of a constant; ``typed``, because 1, 1.0 and True are equal."""
     return _PlacedConstant(value)
 
 

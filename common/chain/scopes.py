@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 from common.chain import nodes as n
 from common.chain.commands.bind import bind
@@ -33,6 +34,12 @@ _VERB_PARAMS = {
     Shape.TARGET: (Param("target", "where to", type="text"),),
     Shape.OPTIONAL: (Param("target", "where to", type="text", optional=True),),
 }
+
+
+@lru_cache(256)
+def verb_spec(word: str, shape: Shape) -> Spec:
+    """The spec of a verb as a command: what it takes is its shape."""
+    return Spec(word, "control", "", _VERB_PARAMS[shape])
 
 
 @dataclass(slots=True)
@@ -198,13 +205,13 @@ class _Analysis:
         verb = self.verbs.canonical(node.name)
         if verb in self.verbs.shapes:
             self.scopes.verbs[id(node)] = verb
-            return Spec(node.name, "control", "", _VERB_PARAMS[self.verbs.shapes[verb]])
+            return verb_spec(node.name, self.verbs.shapes[verb])
         if node.name in COMMON or node.name in ALIASES:
             self.fail("VERB", f"{node.name}: this hook point has no such verb", node.name_span, self.verbs.shapes)
             return None
         spec = self.registry.get(node.name)
         if spec is None:
-            known = [*self.registry.names(), *self.verbs.shapes]
+            known = sorted({*self.registry.names(), *self.verbs.shapes})
             near = get_close_matches(node.name, known, n=3, cutoff=0.6)
             self.fail("UNKNOWN-COMMAND", f"unknown command {node.name}", node.name_span, near)
         return spec
@@ -236,7 +243,7 @@ class _Analysis:
                 continue
             if given.param is not None and given.param.kind in (Kind.UPDATE, Kind.WRITE):
                 level = next((LEVEL_OPTIONS[name] for name in bound.options if name in LEVEL_OPTIONS), "")
-                if level:
+                if level and bound.spec.name != "delete":  # where it looks is not where the name is from then on
                     self.declare(given.node.name, level, given.node.span)  # type: ignore[union-attr] # a ref
                 self.write(given.node)  # type: ignore[arg-type]
             elif given.param is None or given.param.kind is not Kind.NAME:

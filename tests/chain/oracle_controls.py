@@ -125,7 +125,7 @@ def call(run: Evaluator, target: Target, env: dict[str, Any], shared: bool) -> R
     try:
         if target.block is not None and target.chain is not None:
             if shared:
-                return run.host.block(run, target.chain, target.block, env, listed=False)
+                return run.host.block(run, target.chain, target.block, env)
             return run.host.chain(run, target.chain, env, start=target.block, listed=False)
         if target.chain is not None:
             return run.host.chain(run, target.chain, env, listed=False)

@@ -483,3 +483,17 @@ def test_strict_refuses_to_read_what_is_missing(text: str) -> None:
 def test_strict_allows_what_says_that_it_may_be_missing(text: str) -> None:
     """``?.`` and ``??``, and commands that ask about variables."""
     assert point(lib(main=text), missing="strict").run({"REQ": {"a": 1}}).ok
+
+
+def test_delete_at_another_level_declares_nothing() -> None:
+    """``--chain`` says where to look; the name keeps the level that it has in the text."""
+    assert run("x = 1\nlocal x = 2\ndelete --chain x\nresp = [$x, $(delete --chain x)]").resp == [
+        2,
+        "delete: there is no $x",
+    ]
+
+
+def test_a_loop_name_that_is_deleted_in_the_loop_reads_outward() -> None:
+    """What ``delete`` takes away is gone at once, also where the loop gave the value."""
+    assert run("a = 1\nfor a in [2] then\ndelete a\nresp = $a\nend").resp == 1
+    assert run("__key = 1\nmap [2] $(delete __key && resp = $__key)").resp == 1
