@@ -80,7 +80,10 @@ def check(
     files: Annotated[
         list[str] | None, typer.Option("-f", "--file", help="Manifests: file or directory; repeatable.")
     ] = None,
-    layers: Annotated[str, typer.Option("--layers", help="Directory with the layers of a node's configuration.")] = "",
+    layers: Annotated[
+        Path | None,
+        typer.Option("--layers", exists=True, file_okay=False, help="Directory with the layers of a configuration."),
+    ] = None,
 ) -> None:
     """Say all that a node would refuse, without running it. Example: fieldpost check -f examples/relay.yaml"""
     from common.config import load
@@ -91,7 +94,7 @@ def check(
         raise typer.BadParameter("name files of manifests, or a directory with --layers", param_hint="-f")
     settings = load(Settings, environ=os.environ, overrides={})
     loops = settings.edge.flow.loops or settings.broker.protocol != "3.1.1"
-    objects, findings = check_configuration(files or [], layers, loops=loops)
+    objects, findings = check_configuration(files or [], str(layers or ""), loops=loops)
     for finding in findings:
         print(finding)
     if findings:

@@ -15,6 +15,7 @@ from common.chain.casefile import run_cases
 from common.chain.chainfile import global_chains, hook_points
 from common.chain.errors import ChainErrors
 from common.chain.hookpoint import Engine, HookPoint
+from common.chain.lint import Severity, lint
 from common.chain.loader import load_yaml
 from common.chain.nodes import BlockSource, ChainSource, LibSource
 from common.chain.parser import BLOCK_BYTES_MAX, BRANCHES_MAX, STATEMENTS_NESTED_MAX
@@ -66,11 +67,13 @@ def test_cases_of_the_tutorial_hold(chapter: tuple[Block, Block], tmp_path: Path
 
 @pytest.mark.parametrize("block", CHAINS, ids=lambda block: block.id)
 def test_chains_of_the_documentation_load(block: Block) -> None:
-    """Every chain that a page shows can be mounted with the other lists of its block as global chains."""
+    """Every chain that a page shows can be mounted, and lint has no error and no warning to tell."""
     libs = load_yaml(yaml_of(block))
     points = hook_points(libs, commands())
     for name in points:
-        HookPoint(name, engine=Engine(commands(), libs=global_chains(libs, points))).mount(libs[name])
+        engine = Engine(commands(), libs=global_chains(libs, points))
+        HookPoint(name, engine=engine).mount(libs[name])
+        assert [str(found) for found in lint([libs[name]], engine=engine) if found.severity is not Severity.INFO] == []
 
 
 def test_the_error_of_the_reference_is_what_is_said() -> None:

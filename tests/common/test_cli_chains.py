@@ -349,9 +349,6 @@ def test_explain(chains: Path, rules: Path) -> None:
     assert ("way:way:find" in one, "main:route:main" in one) == (True, False)
     names = re.findall(r"^main:\S+$", cli("explain", rules).stdout, re.MULTILINE)
     assert names == ["main:main:main", "main:kinds:main"]
-        "main:main:main",
-        "main:kinds:main",
-    ]
 
 
 def test_fmt_prints_the_one_form(chains: Path) -> None:
