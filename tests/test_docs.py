@@ -143,9 +143,9 @@ def _assert_known(shown: dict[str, Any], decoded: Any) -> None:
     assert set(shown) <= {field.encode_name for field in msgspec.structs.fields(decoded)}
 
 
-@pytest.mark.parametrize("name", ["settings.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "commands.md", "language-commands.md"])
 def test_generated_pages_are_up_to_date(name: str):
-    """docs/settings.md and docs/commands.md are what ``make docs`` makes of the code."""
+    """The pages of settings, commands and the language's commands are what ``make docs`` makes of the code."""
     program = "import generate, sys; sys.stdout.write(generate.pages()[sys.argv[1]])"
     done = subprocess.run(
         [sys.executable, "-c", program, name], cwd=ROOT, capture_output=True, text=True,
@@ -244,4 +244,4 @@ def test_every_page_has_its_blocks_closed():
         fences = [line for line in page.read_text().splitlines() if line.startswith("```")]
         assert len(fences) % 2 == 0, name_of(page)
         languages = {block.language for block in blocks(page)}
-        assert languages <= {"", "sh", "console", "yaml", "json", "markdown"}, name_of(page)
+        assert languages <= {"", "sh", "console", "yaml", "json", "markdown", "chain", "chains", "cases"}, name_of(page)

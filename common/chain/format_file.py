@@ -6,6 +6,8 @@ and the order of the file stay.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from common.chain.errors import ChainError, ChainErrors
 from common.chain.format import format_text
 from common.chain.loader import load_yaml
@@ -17,9 +19,14 @@ def format_yaml(text: str, *, file: str = "") -> str:
 
     Raises ChainErrors where it does not load, and with the errors of all blocks that do not parse.
     """
+    return format_blocks(text, load_yaml(text, file=file).values())
+
+
+def format_blocks(text: str, libs: Iterable[LibSource]) -> str:
+    """As ``format_yaml``, for lists of chains whose blocks stand in the text at the lines that they name."""
     lines = text.split("\n")
     errors: list[ChainError] = []
-    for where, block in _last_first(load_yaml(text, file=file)):
+    for where, block in _last_first(libs):
         try:
             formatted = format_text(block.text)
         except ChainErrors as wrong:
@@ -31,11 +38,11 @@ def format_yaml(text: str, *, file: str = "") -> str:
     return "\n".join(lines)
 
 
-def _last_first(libs: dict[str, LibSource]) -> list[tuple[str, BlockSource]]:
+def _last_first(libs: Iterable[LibSource]) -> list[tuple[str, BlockSource]]:
     """The blocks from the end of the file to its beginning, each once: what an alias names stands in one place."""
     found = {
         (block.line, block.text): (f"{lib.id}:{chain.id}:{block.id}", block)
-        for lib in libs.values()
+        for lib in libs
         for chain in lib.chains
         for block in chain.blocks
     }

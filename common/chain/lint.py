@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from common.chain.errors import ChainError, ChainErrors, Span
-from common.chain.hookpoint import HookPoint
+from common.chain.hookpoint import Engine, HookPoint
 from common.chain.lint_cyfs import from_cyfs as cyfs_findings
 from common.chain.lint_cyfs import in_wrong_text
 from common.chain.lint_faults import loose, untested_faults
@@ -20,15 +20,18 @@ from common.chain.lint_names import Names
 from common.chain.nodes import BlockSource, LibSource, Text
 
 
-def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs: bool = False) -> list[Finding]:
+def lint(
+    libs: Iterable[LibSource], *, point: HookPoint | None = None, engine: Engine | None = None, from_cyfs: bool = False
+) -> list[Finding]:
     """Return all findings about the lists, in the order of their text.
 
     Arguments: ``libs`` are the lists as they would be mounted together. ``point`` is a hook point of the kind that they
     are for: its inputs, verbs, commands and global chains count, what is mounted on it does not; without one, every
-    name that is set nowhere may be an input. ``from_cyfs`` adds what chains of cyfs-gateway must change.
+    name that is set nowhere may be an input, and ``engine`` has the commands and global chains. ``from_cyfs`` adds what
+    chains of cyfs-gateway must change.
     """
     lists = tuple(libs)
-    host = point or HookPoint("main")
+    host = point or HookPoint("main", engine=engine)
     program = Program(lists, host.engine.libs, inputs=host.inputs, registry=host.engine.commands, verbs=host.verbs)
     found = [
         *_load_errors(lists, host),
@@ -46,6 +49,11 @@ def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs
     return sorted(
         found, key=lambda item: (order.get(item.where, -1), item.span.line, item.span.column, item.severity, item.code)
     )
+
+
+def load_findings(wrong: ChainErrors) -> list[Finding]:
+    """What keeps a text from being read as chains, as findings."""
+    return [_of_error(error, {}) for error in wrong.errors]
 
 
 def _places(lists: Iterable[LibSource]) -> Iterator[str]:
@@ -118,4 +126,4 @@ def _of_wrong_texts(lists: Iterable[LibSource], parsed: set[str]) -> Iterator[Fi
                     yield finding(lib, block, where, f"PC-LINT-CYFS-{word}", Severity.WARNING, message, span, "")
 
 
-__all__ = ["Finding", "Severity", "lint"]
+__all__ = ["Finding", "Severity", "lint", "load_findings"]
