@@ -25,6 +25,7 @@ JSON_BYTES_MAX = 1_048_576
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _LONG_INTEGER = re.compile(r"[0-9]{19}")
+_BYTE = re.compile(r"\(byte ([0-9]+)\)")
 _INT_DIGITS_SAFE = 18  # so many digits always fit into 64 bits
 _INDEX_DIGITS_MAX = 18
 
@@ -318,11 +319,21 @@ def from_json(data: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("not UTF-8") from None
     except (msgspec.MsgspecError, ValueError, OverflowError) as exc:
-        raise ValueError(str(exc).removeprefix("JSON is malformed: ") or "not JSON") from None
+        raise ValueError(_why_no_json(str(exc))) from None
     as_text = data if isinstance(data, str) else data.decode()
     if as_text.count("[") + as_text.count("{") > NESTING_LEVELS_MAX or _LONG_INTEGER.search(as_text):
         return _settled(value, 0)
     return value
+
+
+def _why_no_json(message: str) -> str:
+    """What the decoder found, in words that stay when the decoder's change: faults are values that chains may see."""
+    found = _BYTE.search(message)
+    if found is not None:
+        return f"no JSON at byte {found[1]}"
+    if "truncated" in message:
+        return "the text ends too early"
+    return "a number is out of range" if "range" in message else "no JSON"
 
 
 def _settled(value: Any, depth: int) -> Any:
@@ -334,7 +345,7 @@ def _settled(value: Any, depth: int) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise ValueError("number out of range") from None
+            raise ValueError("a number is out of range") from None
     if kind is not list and kind is not dict:
         return value
     if depth >= NESTING_LEVELS_MAX:

@@ -24,6 +24,7 @@ from common.chain.commands.spec import (
     Spec,
     Static,
     fault,
+    needed,
 )
 from common.chain.commands.uri import shown
 
@@ -74,7 +75,7 @@ def _decoded(text: str) -> str:
 
 def _build_query(query: Any) -> Any:
     if type(query) is not dict:
-        return fault(f"build-query: {values.type_name(query)} given, a Map needed")
+        return needed("build-query", "a Map", query)
     pairs: list[str] = []
     for name, value in query.items():
         if type(value) is str:
@@ -121,7 +122,7 @@ def _quoted(found: re.Match[str]) -> str:
 def _query_get(run: RunContext, query: Any, name: str, all: bool = False) -> Any:
     if type(query) is not dict:
         if type(query) is not str:
-            return fault(f"query-get: {values.type_name(query)} given, a Map or a String needed")
+            return needed("query-get", "a Map or a String", query)
         query = _parse_query(run, query)
     found = query.get(name)
     if found is None:

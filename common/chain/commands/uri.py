@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from common.chain import values
-from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Example, Opt, Param, Spec, Static, fault
+from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Example, Opt, Param, Spec, Static, fault, needed
 from common.chain.commands.templates import ascii_lower
 
 PORT_MAX = 65_535
@@ -168,7 +168,7 @@ def _without_dots(path: str) -> str:
 
 def _build_uri(parts: Any) -> Any:
     if type(parts) is not dict:
-        return fault(f"build-uri: {values.type_name(parts)} given, a Map needed")
+        return needed("build-uri", "a Map", parts)
     for key, value in parts.items():
         if key not in _URI_KEYS:
             return fault(f"build-uri: unknown key {shown(key)}")
