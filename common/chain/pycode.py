@@ -105,7 +105,11 @@ def call(function: Any, args: Sequence[Any], span: Span = NOWHERE, keywords: Seq
     """``function(*args)``; a text names a helper."""
     function = _Name(function, LOAD) if isinstance(function, str) else function
     node = _Call(function, list(args), list(keywords))
-    return node if span is NOWHERE else place(node, span)
+    if span is NOWHERE:
+        return node
+    if isinstance(function, ast.Attribute):  # Python gives the call of a method the line in which its name ends
+        place(function, Span(span.line, span.column, span.line, span.column))
+    return place(node, span)
 
 
 def keyword(key: str, value: Any) -> Any:
