@@ -212,7 +212,7 @@ def _deep_equal(
     if pair in seen:
         return True
     seen[pair] = None
-    _check_depth(depth)
+    check_depth(depth)
     if type(a) is dict:
         return a.keys() == b.keys() and all(_same(item, b[key], same, seen, depth) for key, item in a.items())
     return all(_same(left, right, same, seen, depth) for left, right in zip(a, b, strict=True))
@@ -273,10 +273,13 @@ def index(container: Any, key: Any) -> Any:
     return MISSING
 
 
-def copy(value: Any) -> Any:
-    """Return a deep copy; what is shared inside stays shared. Raises LimitError for what is nested too deep."""
+def copy(value: Any, copies: dict[int, Any] | None = None) -> Any:
+    """Return a deep copy; what is shared inside stays shared. Raises LimitError for what is nested too deep.
+
+    ``copies`` gets every collection of the copy, by the identity of what it was made of.
+    """
     kind = type(value)
-    return _copy(value, {}, 0) if kind is list or kind is dict or kind is Set else value
+    return _copy(value, {} if copies is None else copies, 0) if kind is list or kind is dict or kind is Set else value
 
 
 def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
@@ -286,7 +289,7 @@ def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
     made = done.get(id(value))
     if made is not None:
         return made
-    _check_depth(depth)
+    check_depth(depth)
     if kind is list:
         done[id(value)] = made = []
         made += [_copy(item, done, depth + 1) for item in value]
@@ -299,7 +302,8 @@ def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
     return made
 
 
-def _check_depth(depth: int) -> None:
+def check_depth(depth: int) -> None:
+    """Raise LimitError at a depth at which no collection may stand any more."""
     if depth >= NESTING_LEVELS_MAX:
         raise LimitError("PC-LIMIT-NESTING", f"collections nested deeper than {NESTING_LEVELS_MAX} levels")
 
@@ -389,7 +393,7 @@ class _Writer:
     def write(self, value: Any, depth: int) -> None:
         kind = type(value)
         if kind is dict:
-            _check_depth(depth)
+            check_depth(depth)
             before = "{"
             for key, item in value.items():
                 self.add(f"{before}{_quoted(key)}:")
@@ -397,7 +401,7 @@ class _Writer:
                 before = ","
             self.add("}" if value else "{}")
         elif kind is list or kind is Set:
-            _check_depth(depth)
+            check_depth(depth)
             before = "["
             for item in value:
                 self.add(before)
