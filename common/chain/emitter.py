@@ -95,7 +95,7 @@ class Link(NamedTuple):
     """A global of a block's function that depends on where the block is mounted; see ``linking.py``."""
 
     name: str
-    what: str  # place, signal, exec, invoke, goto, scope, string_quarter, depth_max
+    what: str  # place, origin, signal, exec, invoke, goto, scope, string_quarter, depth_max
     data: tuple[Any, ...] = ()
     span: Span = NOWHERE
 

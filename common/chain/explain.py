@@ -66,6 +66,8 @@ def _link_text(link: Link) -> str:
     """What a global is that is settled when the block is mounted."""
     if link.what == "place":
         return f"the place chain:block:{link.data[0]}"
+    if link.what == "origin":
+        return f"the place of line {link.data[0].line}"
     if link.what == "signal":
         kind, value, line, *_ = link.data
         return f"the signal ({kind}, {value!r}) of line {line}"

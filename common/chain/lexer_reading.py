@@ -16,6 +16,7 @@ Token = tuple[str, Any, int, int]
 ERRORS_MAX = 50
 
 _RUN = re.compile(r"[^\s;]*")
+_PATH = re.compile(rf"{NAME.pattern}(\.[\w-]+)*")
 _NO_EXAMPLE = re.compile(r"[(){}\[\]]|.{60}")
 
 
@@ -68,7 +69,7 @@ class Reading:
         message = "arguments are separated by blanks, and text is put together in double quotes"
         if kind == "word" and value in KEYWORDS:
             message = f'write a blank behind "{value}"'
-        elif kind == "word" and self._text[start] == "[" and NAME.fullmatch(value):
+        elif kind == "word" and self._text[start] == "[" and _PATH.fullmatch(value):
             message = f'write "${value}[...]" for an item of the variable'
         elif kind in ("word", "variable", "number", "option") and not _NO_EXAMPLE.search(run) and run.count("'") < 2:
             message = f"arguments are separated by blanks: write {_quoted(run)}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from common.chain.errors import ChainError, ChainErrors, Span
 from common.chain.hookpoint import Engine, HookPoint
+from common.chain.linking import unknown_target
 from common.chain.lint_cyfs import from_cyfs as cyfs_findings
 from common.chain.lint_cyfs import in_wrong_text
 from common.chain.lint_faults import loose, untested_faults
@@ -18,6 +19,7 @@ from common.chain.lint_flow import Flow
 from common.chain.lint_model import CALLS, Finding, Program, Severity, commands, finding
 from common.chain.lint_names import Names
 from common.chain.nodes import BlockSource, LibSource, Text
+from common.chain.scopes import sort_of
 
 
 def lint(
@@ -95,7 +97,7 @@ def _targets(program: Program, told: set[tuple[str, Span]]) -> Iterator[Finding]
             if command.name in CALLS and bound and bound.args and isinstance(bound.args[0], Text):
                 target = bound.args[0]
                 if program.called(unit, command) is None and (unit.where, target.span) not in told:
-                    message = f"{command.name}: there is no {target.value}"
+                    message = unknown_target(command.name, sort_of(bound), target.value)
                     yield unit.finding("PC-LINK-TARGET", Severity.ERROR, message, target.span)
 
 

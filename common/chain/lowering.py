@@ -37,13 +37,13 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
     if py.is_const(right[0]):
         return _equals_constant(e, left, right[0].value, loose=loose)
     if loose:
-        return py.call("loose_equal", [left[0], right[0]])
+        return py.call("loose_equal", [left[0], right[0]], e.span)
     if "str" in (left[1], right[1]):
         return py.compare(left[0], py.EQ, right[0])
     register = e.temp()
     held = py.name(register)
     is_text = py.class_is(py.bind(register, left[0]), "str")
-    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]]))
+    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]], e.span))
 
 
 def _equals_constant(e: Expressions, left: Typed, value: Any, *, loose: bool) -> Any:

@@ -81,6 +81,8 @@ class Statements(Arguments):
 
     def _command(self, token: Token) -> Command:
         _, name, start, end = token
+        if name == "then" and self.header:
+            self.unexpected(token, "a condition")
         if name in KEYWORDS:
             message = f'"{name}" is a statement of its own and stands first in its line or behind ";"'
             self.fail("PC-PARSE-KEYWORD", message, token)

@@ -7,9 +7,9 @@ A block's function returns a signal (``signals.py``). Here it is decided what ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.chain.errors import LimitError
+from common.chain.errors import LimitError, Span
 from common.chain.nodes import BlockSource
 from common.chain.run import Run
 from common.chain.signals import (
@@ -51,6 +51,11 @@ class LinkedBlock:
         """``chain:block``."""
         return f"{self.chain.id}:{self.id}"
 
+    @property
+    def where(self) -> str:
+        """``lib:chain:block``."""
+        return f"{self.chain.name}:{self.id}"
+
 
 def _not_linked(run: Any, env: dict[str, Any], depth: int) -> Signal:
     raise AssertionError("a block was run before it was linked")
@@ -85,6 +90,14 @@ class LinkedLib:
 
 
 Target = LinkedBlock | LinkedChain | LinkedLib
+
+
+class Origin(NamedTuple):
+    """Where a goto stands: part of its signal, for the error of the goto limit."""
+
+    block: LinkedBlock
+    span: Span
+
 
 # -- under exec and invoke ---------------------------------------------------------------------------------------------
 
@@ -157,14 +170,15 @@ def call_lib(run: Run, lib: LinkedLib, env: dict[str, Any], depth: int) -> Signa
     return signal
 
 
-def count_goto(run: Run, target: Any, place: str) -> None:
+def count_goto(run: Run, target: Any, origin: Origin) -> None:
     """One goto more. Raises LimitError PC-LIMIT-GOTO with the last targets."""
     run.gotos_count += 1
     run.gotos = (*run.gotos, target.name)[-LAST_TARGETS:]
     gotos_max = run.program.budgets.gotos_max
     if run.gotos_count > gotos_max:
         last = ", ".join(run.gotos)
-        raise LimitError("PC-LIMIT-GOTO", f"more than {gotos_max} gotos, the last ones to {last}", where=place)
+        message = f"more than {gotos_max} gotos, the last ones to {last}"
+        raise LimitError("PC-LIMIT-GOTO", message, origin.span).at(origin.block.where, origin.block.source.text)
 
 
 # -- on the hook point's lists -----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from common.chain.commands.bind import bind
 from common.chain.commands.spec import BoundCall, Kind, Opt, Param, Registry, Spec
 from common.chain.errors import ChainError, ChainErrors, Span
 from common.chain.run import Access
+from common.chain.signals import LEVELS
 from common.chain.verbs import ALIASES, COMMON, Shape, Verbs
 
 BLOCK, CHAIN, GLOBAL, INPUT, RUN = "block", "chain", "global", "input", "run"
@@ -70,6 +71,11 @@ class Scopes:
         return self.levels[id(mention)]
 
 
+def sort_of(bound: BoundCall) -> str:
+    """``block``, ``chain`` or ``lib`` where a call says which of them its target is, else empty."""
+    return next((sort for sort in LEVELS if sort in bound.options), "")
+
+
 def analyse(body: n.Body, *, inputs: Mapping[str, Access], registry: Registry, verbs: Verbs) -> Scopes:
     """Return what is known of the names of ``body``; ``errors`` has all that is wrong, in the order of the text."""
     found = _Analysis(inputs, registry, verbs, Scopes(body))
@@ -78,12 +84,14 @@ def analyse(body: n.Body, *, inputs: Mapping[str, Access], registry: Registry, v
 
 
 class _Analysis:
-    """The walk. ``loops`` counts the ``for`` around a statement that ``break`` may mean."""
+    """The walk. ``loops`` counts the ``for`` around a statement that ``break`` may mean, ``shut`` those it cannot leave
+    because a ``map`` is between.
+    """
 
     def __init__(self, inputs: Mapping[str, Access], registry: Registry, verbs: Verbs, scopes: Scopes) -> None:
         self.inputs, self.registry, self.verbs, self.scopes = inputs, registry, verbs, scopes
         self.declared: dict[str, str] = {}
-        self.loops = 0
+        self.loops = self.shut = 0
 
     def fail(self, word: str, message: str, span: Span, expected: Iterable[str] = ()) -> None:
         self.scopes.errors.append(ChainError(f"PC-LINK-{word}", message, span, expected=tuple(expected)))
@@ -219,7 +227,8 @@ class _Analysis:
     def placement(self, node: n.Command) -> None:
         """``break`` and ``continue`` stand in a ``for`` of the same block, and not inside ``map``."""
         if node.name in ("break", "continue") and not self.loops:
-            self.fail("LOOP", f"{node.name}: there is no for around it", node.span)
+            why = "it cannot leave the map around it" if self.shut else "there is no for around it"
+            self.fail("LOOP", f"{node.name}: {why}", node.span)
 
     def map(self, node: n.Command, bound: BoundCall) -> None:
         """``map``: its commands see ``$__key``, ``$__value`` and ``$__result``; ``break`` does not reach through it."""
@@ -229,11 +238,12 @@ class _Analysis:
                 self.expression(value)
         for name in MAP_NAMES:
             self.declare(name, BLOCK, node.span)
-        loops, self.loops = self.loops, 0
+        loops, shut = self.loops, self.shut
+        self.loops, self.shut = 0, loops + shut
         for inner in (command, bound.options.get("reduce")):
             if inner is not None:
                 self.expression(inner)
-        self.loops = loops
+        self.loops, self.shut = loops, shut
 
     def arguments(self, bound: BoundCall) -> None:
         """Everything that a call evaluates, reads or writes, in the order of the text."""

@@ -62,7 +62,8 @@ def test_gotos_list_the_last_targets() -> None:
     outcome = limited({"a": "goto b", "b": "goto a"}, gotos_max=3)
     assert outcome.code == "PC-LIMIT-GOTO"
     assert outcome.error == (
-        "PC-LIMIT-GOTO: more than 3 gotos, the last ones to main:b, main:a, main:b, main:a\n  at main:b:1"
+        "PC-LIMIT-GOTO: more than 3 gotos, the last ones to main:b, main:a, main:b, main:a\n"
+        "  at main:main:b, line 1, column 1\n  | goto a\n  | ^^^^^^"
     )
     counting = 'n = "${n}x"\nif strlen $n == 1 then end\nlen_ = $(strlen $n)\n$len_ < 129 && goto main\naccept'
     assert limited(counting.replace("if strlen $n == 1 then end\n", "")).verb == "accept"

@@ -330,7 +330,7 @@ def test_targets_that_are_computed() -> None:
     assert blocks(a='t = "_c"; invoke "main:${t}"; resp = $x', **made).resp == ""
     outcome = blocks(a='t = "none"; exec $t')
     assert (outcome.code, outcome.verb) == ("PC-RUN-TARGET", "reject")
-    assert 'exec: there is no "none"' in outcome.error
+    assert 'exec: there is no block or chain "none"' in outcome.error
     assert blocks(a='t = "none"; goto $t').code == "PC-RUN-TARGET"
 
 
