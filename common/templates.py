@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from common.errors import TemplateError, TopicError
 from common.topics import check_topic
@@ -46,14 +46,15 @@ class Template:
         """The text with ``x`` in every placeholder: what a check of the whole may look at."""
         return "".join("x" if place % 2 else str(part) for place, part in enumerate(self._parts))
 
-    def render(self, key: str, known: Mapping[str, str], field: Field) -> str:
-        """Return the text for a message that came on ``key`` (a topic or path).
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """Return the text for a message that came on ``key``: a topic, or an HTTP path as it came (``path``), whose
+        levels are its decoded segments.
 
         Raises TemplateError when the key has too few levels, or a field is missing.
         """
         if len(self._parts) == 1:
             return self.text
-        levels = key.strip("/").split("/") if key.startswith("/") else key.split("/")
+        levels = [unquote(part) for part in key.strip("/").split("/")] if path else key.split("/")
         if len(levels) < self.levels:
             raise TemplateError(f"template {self.text!r} needs {self.levels} levels, {key!r} has {len(levels)}")
         filled: list[str] = []
@@ -99,10 +100,10 @@ class TopicTemplate(Template):
         super().__init__(text)
         check_topic(self.example)
 
-    def render(self, key: str, known: Mapping[str, str], field: Field) -> str:
-        """See Template. Raises TopicError for a value that makes no topic (a wildcard, NUL)."""
-        topic = super().render(key, known, field)
-        if self.fields:
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """See Template. Raises TemplateError for a value that makes no topic (a wildcard, NUL)."""
+        topic = super().render(key, known, field, path=path)
+        if self.fields or path:
             try:
                 check_topic(topic)
             except TopicError as exc:
@@ -115,6 +116,20 @@ class UrlTemplate(Template):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, _quoted)
+
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """See Template. Raises TemplateError for a segment that would come to be ``.`` or ``..``: it names another
+        path, however it is encoded.
+        """
+        url = super().render(key, known, field, path=path)
+        for segment, written in zip(_segments(url), _segments(self.text), strict=False):
+            if segment in (".", "..") and segment != written:
+                raise TemplateError(f"template {self.text!r}: a value makes the segment {segment!r}")
+        return url
+
+
+def _segments(url: str) -> list[str]:
+    return url.partition("?")[0].split("/")
 
 
 def _quoted(text: str) -> str:

@@ -49,7 +49,7 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
         if path[0] == "payload" and isinstance(value, bytes):
             try:
                 value = msgspec.json.decode(value)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 return None
         for step in path[1:]:
             if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -59,21 +59,6 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
         if isinstance(value, bool):
             return "true" if value else "false"
         return str(value) if isinstance(value, str | int | float) else None
-
-    def rest(self) -> bytes:
-        """Everything but payload, key and id, for the journal; empty when there is nothing."""
-        if not (self.headers or self.params or self.method or self.query or self.hops):
-            return b""
-        return msgspec.msgpack.encode((self.headers, self.params, self.method, self.query, self.hops, self.time_ms))
-
-    def with_rest(self, rest: bytes) -> FlowMessage:
-        """The same message with what ``rest`` gave. What cannot be read is left away: the input was accepted."""
-        if rest:
-            with suppress(msgspec.DecodeError):
-                self.headers, self.params, self.method, self.query, self.hops, self.time_ms = msgspec.msgpack.decode(
-                    rest, type=tuple[dict[str, str], dict[str, str], str, str, int, int]
-                )
-        return self
 
     def clone(self) -> FlowMessage:
         """A deep copy with the same id."""
@@ -150,3 +135,18 @@ class Arrival(msgspec.Struct, eq=False):
     answered: Callable[[Ending, Answer | None], None] | None = None
     source: str = ""
     journal_now: bool = False
+
+    def rest(self) -> bytes:
+        """For the journal: the source, and everything of the message but payload, key and id."""
+        m = self.message
+        return msgspec.msgpack.encode((self.source, m.headers, m.params, m.method, m.query, m.hops, m.time_ms))
+
+    @classmethod
+    def restored(cls, message: FlowMessage, rest: bytes) -> Arrival:
+        """An arrival again from the journal. What cannot be read is left away: the input was accepted."""
+        arrival, m = cls(message), message
+        with suppress(msgspec.DecodeError):
+            arrival.source, m.headers, m.params, m.method, m.query, m.hops, m.time_ms = msgspec.msgpack.decode(
+                rest, type=tuple[str, dict[str, str], dict[str, str], str, str, int, int]
+            )
+        return arrival

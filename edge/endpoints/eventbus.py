@@ -153,7 +153,9 @@ class EventbusTarget:
     def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Publish the payload. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
-            topic, payload = self._topic.render(message.key, self._names, message.field), message.body()
+            is_path = bool(message.method)
+            topic = self._topic.render(message.key, self._names, message.field, path=is_path)
+            payload = message.body()
             self._bus.link.publish(
                 topic,
                 payload,

@@ -86,7 +86,7 @@ class HttpTarget:
     def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Request. Delivered is a 2xx; network errors, 429 and 5xx may be tried again, other answers are final."""
         try:
-            url = self._url.render(message.key, self._names, message.field)
+            url = self._url.render(message.key, self._names, message.field, path=bool(message.method))
         except TemplateError as exc:
             return done(Rejected("target_url", exc.detail))
         task = asyncio.get_running_loop().create_task(self._request(url, message, done))
@@ -122,6 +122,9 @@ class HttpTarget:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             self._client.unreachable += 1
             delivery = Retry("target_unreachable", f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        except Exception as exc:  # a hook or a chain left in the message what no request can be made of
+            log.exception("%s, message %s: no request can be made", self._source, message.msgid)
+            delivery = Rejected("target_fault", f"{type(exc).__name__}: {exc}")
         done(delivery)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
@@ -153,7 +156,8 @@ class HttpTarget:
         if not kind:
             kind = "application/octet-stream" if isinstance(message.payload, bytes | str) else "application/json"
         headers.append(("content-type", _plain(kind)))
-        passed = [name for name in (*self._passed, "traceparent", "tracestate") if name in message.headers]
+        asked = dict.fromkeys((*self._passed, "traceparent", "tracestate"))  # each once
+        passed = [name for name in asked if name in message.headers and not name.startswith(("ce-", "fieldpost-"))]
         return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
 
 

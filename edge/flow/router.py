@@ -56,8 +56,8 @@ class Router:
 
     @property
     def active(self) -> bool:
-        """True while any hook point has a handler or a chain."""
-        return self.hooks.any or (self.points is not None and self.points.any)
+        """True while any hook point has a handler or a chain, or a message is on its way that had one before it."""
+        return self.hooks.any or bool(self._lanes) or (self.points is not None and self.points.any)
 
     @property
     def waiting(self) -> int:
@@ -67,8 +67,8 @@ class Router:
     def send(self, events: Sequence[SendEvent]) -> None:
         """Send what one node passes on at once: ``onSend`` sees all of it, then each event goes its way.
 
-        The first event of a message that is delivered carries the message itself, later ones a copy
-        (``clone_message``); a hook may set it otherwise.
+        The first event of a message carries the message itself, later ones a copy (``clone_message``), made before any
+        of them goes on; a hook may set it otherwise at ``onSend``, and for one that is no copy at ``preRoute``.
         """
         if events:
             source = events[0].source.id
@@ -81,22 +81,51 @@ class Router:
     # -- the stages ----------------------------------------------------------------------------------------------------
 
     def _on_send(self, events: list[SendEvent], leave: Callable[[], None]) -> None:
-        sent = list(events)
+        sent = [(event, event.execution) for event in events]
 
         def passed(answer: Answer) -> None:
-            if answer is not None:
-                for event in sent:
-                    self._stop(event, answer, "onSend", event.source)
-            else:
-                kept = {id(event.execution) for event in events}
-                for event in sent:
-                    if event.execution is not None and id(event.execution) not in kept:
-                        self._stop(event, False, "onSend", event.source)
-                for event in events:
+            going = self._going(events) if answer is None else []
+            kept = {id(event.execution) for event in going}
+            for event, execution in sent:
+                if execution is not None and id(execution) not in kept:
+                    event.execution = execution
+                    self._stop(event, False if answer is None else answer, "onSend", event.source)
+            for event in going:
+                try:
                     self._dispatch(event)
+                except Exception as exc:
+                    self._spoilt(event, "onSend", event.source, exc)
             leave()
 
         self._trigger("onSend", events, passed)
+
+    def _going(self, events: list[SendEvent]) -> list[SendEvent]:
+        """What hooks left of a list, each event with its own message and execution. What is no event is reported."""
+        going: list[SendEvent] = []
+        known: set[int] = set()
+        for event in events:
+            if not isinstance(event, SendEvent):
+                self.errors += 1
+                log.error("a hook on onSend left among the events what is none: %.200r", event)
+                continue
+            if event.execution is not None and id(event.execution) in known:  # a hook sends it once more
+                destination = Place(event.destination.id, event.destination.node)
+                event = SendEvent(event.msg, event.source, destination, True)
+            known.add(id(event.execution))
+            going.append(event)
+        return [event for event in going if not event.clone_message or self._cloned(event)]
+
+    def _cloned(self, event: SendEvent) -> bool:
+        try:
+            event.msg, event.clone_message = event.msg.clone(), False
+        except Exception as exc:  # a hook put something into it that cannot be copied
+            self._spoilt(event, "onSend", event.source, exc)
+            return False
+        return True
+
+    def _spoilt(self, event: SendEvent, point: str, where: Place, exc: Exception) -> None:
+        """Stop an event of which hooks left what cannot be sent: it ends alone, and its lane goes on."""
+        self._stop(event, HookError(f"after the hooks of {point}: {type(exc).__name__}: {exc}"), point, where)
 
     def _dispatch(self, event: SendEvent) -> None:
         if event.execution is None:
@@ -113,11 +142,11 @@ class Router:
             if event.destination.node is None:
                 self._unknown(event)
                 return leave()
-            if event.clone_message:
-                event.msg = event.msg.clone()
+            if event.clone_message and not self._cloned(event):
+                return leave()
             self._pre_deliver(event, leave)
 
-        self._trigger("preRoute", event, passed)
+        self._trigger("preRoute", event, self._guarded(event, "preRoute", event.source, passed, leave))
 
     def _pre_deliver(self, event: SendEvent, leave: Callable[[], None]) -> None:
         def passed(answer: Answer) -> None:
@@ -127,7 +156,7 @@ class Router:
             self._observe("postDeliver", event, event.source, event.msg)
             self._receive(event, leave)
 
-        self._trigger("preDeliver", event, passed)
+        self._trigger("preDeliver", event, self._guarded(event, "preDeliver", event.source, passed, leave))
 
     def _receive(self, event: SendEvent, leave: Callable[[], None]) -> None:
         received = ReceiveEvent(event.msg, event.destination)
@@ -143,7 +172,23 @@ class Router:
                 self._observe("postReceive", received, received.destination, received.msg)
             leave()
 
-        self._trigger("onReceive", received, passed)
+        self._trigger("onReceive", received, self._guarded(event, "onReceive", event.destination, passed, leave))
+
+    def _guarded(
+        self, event: SendEvent, point: str, where: Place, step: Callable[[Answer], None], leave: Callable[[], None]
+    ) -> Callable[[Answer], None]:
+        """``step``, in which a fault ends this event alone."""
+
+        def passed(answer: Answer) -> None:
+            try:
+                step(answer)
+            except Exception as exc:
+                try:
+                    self._spoilt(event, point, where, exc)
+                finally:
+                    leave()
+
+        return passed
 
     def _hand_over(self, node: Node, received: ReceiveEvent, event: SendEvent) -> None:
         try:
@@ -173,7 +218,6 @@ class Router:
 
     def _stop(self, event: SendEvent, answer: HookError | bool, point: str, where: Place) -> None:
         if isinstance(answer, HookError):
-            self._tell(answer, where, event.msg)
             step = f"hook {answer.hook}.{answer.label}" if answer.label else f"hook {answer.hook or point}"
             ending = Ending(FAILED, "hook_error", str(answer), step)
         else:
@@ -181,6 +225,8 @@ class Router:
             ending = Ending(FILTERED, "hook_halt", "", f"hook {point}")
         if event.execution is not None:
             event.execution.stop(ending)
+        if isinstance(answer, HookError):
+            self._tell(answer, where, event.msg)
 
     def _unknown(self, event: SendEvent) -> None:
         self.unmatched += 1
@@ -244,7 +290,7 @@ class _Turn:
         return self._left
 
     def leave(self) -> None:
-        """End it; what waits behind goes on."""
-        self._left = True
-        if not self._doing:
+        """End it; what waits behind goes on. A second call does nothing."""
+        again, self._left = self._left, True
+        if not (self._doing or again):
             self._router.go_on(self._lane, self._waiting)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -84,12 +84,11 @@ class RuleSet:
         """
         endpoints = {m.key: m for m in manifests if isinstance(m, RuleEndpoint)}
         wanted = [m for m in manifests if isinstance(m, Rule) and m.spec.enabled and self._for_this_node(m)]
-        names = {rule.key for rule in wanted}
         bindings: dict[tuple[str, str], Binding] = {}
         wirings: dict[str, list[Wiring]] = {name: [] for name in self._kinds}
         for rule in wanted:
             source = endpoints[rule.metadata.namespace, rule.spec.source]
-            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints, names)
+            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints)
             wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
         bound: list[str] = []
         try:
@@ -145,13 +144,11 @@ class RuleSet:
         )
         return self._bindings[rule.key] if same else None
 
-    def _bind(
-        self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint], rules: Collection[tuple[str, str]]
-    ) -> Binding:
+    def _bind(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding:
         meta, spec = rule.metadata, rule.spec
         ref = RuleRef(meta.namespace, meta.name, rule_version(rule), meta.uid)
         rendering = Rendering(self._node, meta.namespace, meta.name, spec.timeout_s)
-        targets = _Targets(self._kinds, endpoints, rule, rendering, rules)
+        targets = _Targets(self._kinds, endpoints, rule, rendering, self._find)
         target_id = endpoint_id(meta.namespace, spec.target)
         return Binding(
             ref,
@@ -167,6 +164,7 @@ class RuleSet:
             router=self.router,
             find=targets.find,
             turns=self._turns,
+            wake=self._wake,
         )
 
     # -- messages ------------------------------------------------------------------------------------------------------
@@ -184,7 +182,7 @@ class RuleSet:
 
     def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement) -> None:
         source, message = Place(arrival.source), arrival.message
-        if arrival.reliable:  # hooks may change the message; the journal keeps what came
+        if arrival.reliable or arrival.journal_now:  # hooks may change the message; the journal keeps what came
             message = message.clone()
         events: list[SendEvent] = []
         for binding in consumers:
@@ -198,7 +196,7 @@ class RuleSet:
         binding = self._bindings.get(rule_key(event.destination.id))
         if binding is None:
             return None
-        self._busy.add(binding)
+        self._wake(binding)
         return binding.begin(Arrival(event.msg, source=event.source.id), None)
 
     def _find(self, node_id: str) -> Node | None:
@@ -231,6 +229,10 @@ class RuleSet:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
+    def _wake(self, binding: Binding) -> None:
+        self._busy.add(binding)
+        self._sweep_later()
+
     def _sweep_later(self) -> None:
         if self._sweeper is None:
             loop = asyncio.get_running_loop()
@@ -261,6 +263,8 @@ class RuleSet:
                     await self._idle.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for binding in self._busy:
+            binding.abandon()
 
     def statistics(self) -> dict[str, int]:
         """Sums of the bindings' gauges by name, and the router's."""
@@ -297,10 +301,10 @@ class _Targets:
         endpoints: Mapping[tuple[str, str], RuleEndpoint],
         rule: Rule,
         rendering: Rendering,
-        rules: Collection[tuple[str, str]],
+        nodes: Callable[[str], Node | None],
     ) -> None:
         self._kinds, self._endpoints, self._rule, self._rendering = kinds, endpoints, rule, rendering
-        self._rules = rules
+        self._nodes = nodes
         self._made: dict[str, Target] = {}
 
     def made(self, name: str) -> Target:
@@ -335,7 +339,8 @@ class _Targets:
             return None
         if endpoint is not None:
             return endpoint_id(namespace, target)
-        return f"rule/{namespace}/{target}" if (namespace, target) in self._rules else None
+        node_id = f"rule/{namespace}/{target}"  # also of a rule that came after this one
+        return node_id if self._nodes(node_id) is not None else None
 
 
 def rule_key(node_id: str) -> tuple[str, str]:
