@@ -251,6 +251,8 @@ class Binding:
             began = perf_counter()
             decided = self._decision.decide(execution)
             self._turns.used(self, began)
+        else:
+            self._turns.at_once += 1
         if isinstance(decided, Ending):
             self._finish(execution, decided)
         else:
