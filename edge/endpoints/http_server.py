@@ -48,28 +48,36 @@ class Asked(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request that was read. ``path`` is still percent-encoded; header names are in lower case."""
+    """A request that was read. ``path`` is still percent-encoded; header names are in lower case. ``remote`` is the
+    address that it came from.
+    """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
     body: bytes
+    remote: str = ""
+
+    @property
+    def wants_no_answer(self) -> bool:
+        """The caller prefers 202 and the message's id over the answer (RFC 7240)."""
+        return "respond-async" in self.headers.get("prefer", "").replace(" ", "").lower().split(",")
 
 
 Route = Callable[[Request], Asked | Reply]
 
 
 class HttpPoints:
-    """The hook points of an HTTP server: nothing is mounted. ``edge.flow.httpchains`` runs chains there."""
+    """The hook points of an HTTP server: nothing is mounted. ``edge.rules.httpchains`` runs chains there."""
 
     def before(self, request: Request) -> Request | Reply | None:
         """``pre_req``: the request as it goes on, an answer instead, or None to close the connection."""
         return request
 
-    def choose(self, asked: Asked | Reply, request: Request) -> Asked | Reply | None:
-        """``main``: what the request asks for, given what its path means."""
-        return asked
+    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
+        """``main``: what the request asks for; ``route`` says what its path means."""
+        return route(request)
 
     def after(self, request: Request, reply: Reply) -> Reply:
         """``post_resp``: the answer as it is written."""
@@ -199,14 +207,12 @@ class HttpListener:
         for name, value in request.headers.items():
             lower, value = name.lower(), _text(value)
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        return Request(request.method, path, query, headers, b"".join(parts))
+        return Request(request.method, path, query, headers, b"".join(parts), request.remote or "")
 
     async def _answer(self, request: Request) -> Reply | None:
         before = self.points.before(request)
-        if not isinstance(before, Request):
-            return before
-        request = before
-        asked = self.points.choose(self._route(request), request)
+        request = before if isinstance(before, Request) else request
+        asked = self.points.choose(request, self._route) if isinstance(before, Request) else before
         reply = await self._execute(asked, request) if isinstance(asked, Asked) else asked
         return self.points.after(request, reply) if reply is not None else None
 

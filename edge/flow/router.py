@@ -241,8 +241,8 @@ class Router:
         node = where.node or self.find(where.id)
         if node is not None:
             node.failed(error, message)
-        else:
-            log.error("message %s from %s: %s", message.msgid, where.id, error)
+        elif self.errors & (self.errors - 1) == 0:  # the first, then ever more rarely
+            log.error("message %s from %s: %s (%d such errors)", message.msgid, where.id, error, self.errors)
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 

@@ -288,6 +288,8 @@ class Binding:
                 log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
                 decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
             self._turns.used(self, began)
+        else:
+            self._turns.at_once += 1
         if isinstance(decided, Ending):
             self._finish(execution, decided)
         else:
@@ -351,12 +353,17 @@ class Binding:
         execution.answer = delivery.answer
         if isinstance(delivery, Delivered):
             self._finish(execution, DELIVERED_ENDING)
-        elif isinstance(delivery, Retry) and execution.attempts < self._retry.attempts:
-            wait = max(delivery.after, self._retry.backoff_s * 2 ** (execution.attempts - 1))
-            execution.attempts += 1
-            asyncio.get_running_loop().call_later(wait, self._deliver, execution)
-        else:
+        elif not (isinstance(delivery, Retry) and self._again(execution, delivery)):
             self._finish(execution, Ending(FAILED, delivery.reason, delivery.detail, "target"))
+
+    def _again(self, execution: Execution, delivery: Retry) -> bool:
+        """Try once more later; False when the tries are used up, or the time would be over before."""
+        wait = max(delivery.after, self._retry.backoff_s * 2 ** (execution.attempts - 1))
+        if execution.attempts >= self._retry.attempts or self._clock.monotonic() + wait >= execution.deadline:
+            return False
+        execution.attempts += 1
+        asyncio.get_running_loop().call_later(wait, self._deliver, execution)
+        return True
 
     def _finish(self, execution: Execution, ending: Ending) -> None:
         del self._running[execution]

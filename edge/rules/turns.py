@@ -2,7 +2,8 @@
 
 A rule runs a message at once while it has used little of the current window. One that needs more waits in its own
 bounded queue, and gets turns by the time it has used, the least first, in slices between which the loop does
-everything else. So a flood of one rule, or a chain that takes long, delays nobody but itself.
+everything else. While rules run that do not wait for turns, they get at least as much time between two slices as the
+slice took. So a flood of one rule, or a chain that takes long, delays nobody but itself.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Turns:
         self._accounts: dict[Taker, _Account] = {}
         self._ready: dict[Taker, _Account] = {}
         self._scheduled = False
+        self._paused: asyncio.TimerHandle | None = None  # the next slice, while others have the loop
         self.slices = 0
+        self.at_once = 0  # messages that ran without a turn since the last slice
 
     def now(self, taker: Taker) -> bool:
         """True when the rule may run a message at once."""
@@ -56,6 +59,7 @@ class Turns:
             account.since, account.used = now, 0.0
         account.used += now - began
         account.total += now - began
+        self.at_once += taker not in self._ready
 
     def later(self, taker: Taker) -> None:
         """The rule has messages that wait: it gets turns."""
@@ -64,6 +68,9 @@ class Turns:
             if self._ready:  # what it did not use while it had nothing to do is not saved up
                 account.total = max(account.total, min(other.total for other in self._ready.values()))
             self._ready[taker] = account
+            if self._paused is not None:  # that pause was for others, not for this one
+                self._paused.cancel()
+                self._paused, self._scheduled = None, False
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._slice)
@@ -74,15 +81,17 @@ class Turns:
         self._ready.pop(taker, None)
 
     def _slice(self) -> None:
-        self._scheduled = False
-        self.slices += 1
-        until = perf_counter() + SLICE_S
-        while self._ready and perf_counter() < until:
-            taker = min(self._ready, key=self._total_of)
+        self.slices += 1  # until it ends no other is scheduled, whatever its turns bring about
+        others, self.at_once, self._paused = self.at_once, 0, None
+        began = perf_counter()
+        while self._ready and perf_counter() - began < SLICE_S:
+            taker = min(reversed(self._ready), key=self._total_of)  # of equals the one that came last
             if not taker.turn():
                 self._ready.pop(taker, None)
-        if self._ready:
-            self._scheduled = True
+        self._scheduled = bool(self._ready)
+        if others and len(self._ready) == 1:
+            self._paused = asyncio.get_running_loop().call_later(perf_counter() - began, self._slice)
+        elif self._ready:
             asyncio.get_running_loop().call_soon(self._slice)
 
     def _total_of(self, taker: Taker) -> float:
