@@ -7,6 +7,7 @@ globals of the function that ``linking.py`` makes of it.
 from __future__ import annotations
 
 import ast
+import gc
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import CodeType
@@ -67,8 +68,17 @@ class Cache:
 
 
 def compile_block(text: str, config: Config) -> Compiled:
-    """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls."""
-    return translate(text, config)[0]
+    """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls.
+
+    Python's cycle collector waits meanwhile: the trees are thousands of objects that go at the end without it.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return translate(text, config)[0]
+    finally:
+        if collects:
+            gc.enable()
 
 
 def translate(text: str, config: Config) -> tuple[Compiled, ast.Module]:

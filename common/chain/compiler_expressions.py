@@ -48,9 +48,8 @@ class Expressions(Variables):
         value, type = self.value(node, keep=False)
         if type == "str":
             return value
-        register = self.temp()
-        held = py.name(register)
-        return py.choose(py.class_is(py.bind(register, value), "str"), held, py.call("text", [held], node.span))
+        first, held = self.named(value)
+        return py.choose(py.class_is(first, "str"), held, py.call("text", [held], node.span))
 
     def values(self, nodes: Sequence[n.Expression]) -> list[tuple[Any, str]]:
         """Several values, evaluated in their order."""

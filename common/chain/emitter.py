@@ -173,6 +173,13 @@ class Emitter:
         self.emit(py.assign(register, expr))
         return py.name(register)
 
+    def named(self, expr: Any) -> tuple[Any, Any]:
+        """The expression where it stands first, and the name by which the same Python expression has it again."""
+        if py.is_name(expr):
+            return expr, expr
+        register = self.temp()
+        return py.bind(register, expr), py.name(register)
+
     def constant(self, value: Any, note: str) -> Any:
         """An object of the compiler's own as a global of the function; ``note`` says what it is, for ``explain``."""
         for register, known in self.constants.items():

@@ -104,6 +104,11 @@ def is_const(node: Any) -> bool:
     return isinstance(node, ast.Constant)
 
 
+def is_name(node: Any) -> bool:
+    """True for a variable."""
+    return isinstance(node, ast.Name)
+
+
 def is_atom(node: Any) -> bool:
     """True for what may stand twice: a name or a constant."""
     return isinstance(node, ast.Constant | ast.Name)

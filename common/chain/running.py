@@ -37,19 +37,15 @@ Function = Callable[[Any, dict[str, Any], int], Signal]
 
 
 class LinkedBlock:
-    """A block ready to run: ``function(run, chain environment, depth) -> signal``."""
+    """A block ready to run: ``function(run, chain environment, depth) -> signal``. ``name`` is ``chain:block``."""
 
-    __slots__ = ("chain", "function", "id", "index", "runs", "source")
+    __slots__ = ("chain", "function", "id", "index", "name", "runs", "source")
 
     def __init__(self, source: BlockSource, chain: LinkedChain, index: int) -> None:
         self.source, self.chain, self.index = source, chain, index
         self.id, self.runs = source.id, source.run is not False
+        self.name = f"{chain.id}:{self.id}"
         self.function: Function = _not_linked
-
-    @property
-    def name(self) -> str:
-        """``chain:block``."""
-        return f"{self.chain.id}:{self.id}"
 
     @property
     def where(self) -> str:

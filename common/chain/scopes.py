@@ -15,7 +15,7 @@ from functools import lru_cache
 from common.chain import nodes as n
 from common.chain.commands.bind import bind
 from common.chain.commands.spec import BoundCall, Kind, Opt, Param, Registry, Spec
-from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.errors import ChainError, ChainErrors, Span, node
 from common.chain.run import Access
 from common.chain.signals import LEVELS
 from common.chain.verbs import ALIASES, COMMON, Shape, Verbs
@@ -310,7 +310,7 @@ class _Analysis:
             self.fail("READ-ONLY", message + hint, target.span)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Given:
     """One argument or option value of a call: ``param`` for an argument, ``option`` for an option's."""
 
@@ -328,14 +328,18 @@ def param_of(bound: BoundCall, at: int) -> Param:
 
 def in_text_order(bound: BoundCall) -> Iterator[Given]:
     """Arguments and option values of a call in the order of the text, which is the order of evaluation."""
-    given = [Given(param_of(bound, at).name, node, param_of(bound, at)) for at, node in enumerate(bound.args)]
+    given = []
+    for at, arg in enumerate(bound.args):
+        param = param_of(bound, at)
+        given.append(Given(param.name, arg, param))
+    if not bound.options:
+        return iter(given)
     options = {opt.name: opt for opt in bound.spec.options}
     for name, value in bound.options.items():
         for part in value if isinstance(value, tuple) else (value,):
             nodes = part if isinstance(part, tuple) else (part,)
             given += [Given(name, node, None, options[name]) for node in nodes if node is not True]
-    if bound.options:
-        given.sort(key=lambda item: (item.node.span.line, item.node.span.column))
+    given.sort(key=lambda item: (item.node.span.line, item.node.span.column))
     return iter(given)
 
 
