@@ -25,7 +25,7 @@ from common.config import describe, load
 from common.manifests import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
 from common.rules import Rule, RuleEndpoint
-from edge.agent import load_rules
+from edge.rules.configuration import Configuration
 from edge.settings import Settings as EdgeSettings
 from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
 from tests.docs_support.commands import Program, Shell, fieldpost
@@ -204,7 +204,7 @@ def test_example_rules_pass_the_check(file: Path):
     manifests, findings = load_files([str(file)])
     assert not findings
     assert {type(manifest.value) for manifest in manifests} == {Rule, RuleEndpoint}
-    assert load_rules([str(file)])
+    assert Configuration([str(file)]).read().manifests
 
 
 @pytest.mark.parametrize("settings", [EdgeSettings, CloudSettings])

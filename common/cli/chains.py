@@ -131,22 +131,27 @@ def explain(file: FileName, hook_point: PointName = "") -> None:
 def fmt(
     file: FileName,
     write: Annotated[bool, typer.Option("--write", help="Change the file.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it differs: exit code 1.")] = False,
 ) -> None:
-    """Print chains in their one form; exit code 1 when the file differs. Example: fieldpost chain fmt chains.yaml"""
+    """Print chains in their one form. Example: fieldpost chain fmt examples/gateway.yaml"""
     from common.cli.chainfiles import formatted, read
 
     text = read(file)
     made = _told(lambda: formatted(text, file))
-    if not write:
+    if not (write or check):
         print(made, end="")
     elif made != text:
-        try:
-            file.write_text(made, encoding="utf-8")
-        except OSError as exc:
-            raise typer.BadParameter(f"cannot write {file}: {exc.strerror}", param_hint="FILE") from exc
-        print(f"{file} changed")
-        return
-    sys.exit(1 if made != text else 0)
+        if write:
+            _write(file, made)
+        print(f"{file} {'changed' if write else 'differs'}")
+        sys.exit(1 if check else 0)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise typer.BadParameter(f"cannot write {file}: {exc.strerror}", param_hint="FILE") from exc
 
 
 def _findings(one: Any, from_cyfs: bool) -> list[Any]:

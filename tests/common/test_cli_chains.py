@@ -352,11 +352,15 @@ def test_explain(chains: Path, rules: Path) -> None:
 
 
 def test_fmt_prints_the_one_form(chains: Path) -> None:
-    """The formatted file goes to standard output, and exit code 1 says that the file differs."""
+    """The formatted file goes to standard output; --check only says that it differs, with exit code 1."""
     result = cli("fmt", chains)
-    assert result.exit_code == FAILED
+    assert result.exit_code == FINE
     assert "way = $(invoke way --arg kind $REQ.kind) || reject $way\n" in result.stdout
-    assert chains.read_text() == CHAINS
+    checked = cli("fmt", chains, "--check")
+    assert (checked.exit_code, checked.stdout, chains.read_text()) == (FAILED, f"{chains} differs\n", CHAINS)
+    chains.write_text(result.stdout)
+    checked = cli("fmt", chains, "--check")
+    assert (checked.exit_code, checked.stdout) == (FINE, "")
 
 
 @pytest.mark.parametrize("name", ["chains.yaml", "rules.yaml", "a.chain"])
@@ -381,7 +385,7 @@ def test_fmt_takes_lines_of_windows(tmp_path: Path) -> None:
     file.write_bytes(CHAINS.replace("\n", "\r\n").encode())
     assert cli("fmt", file, "--write").exit_code == FINE
     assert "reject $way\n" in file.read_text()
-    assert cli("fmt", file).exit_code == FINE
+    assert cli("fmt", file, "--check").exit_code == FINE
 
 
 def test_fmt_of_what_does_not_parse(tmp_path: Path) -> None:
