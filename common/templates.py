@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, unquote
 
+from common.config import mask_urls
 from common.errors import TemplateError, TopicError
 from common.topics import check_topic
 
@@ -33,6 +34,7 @@ class Template:
 
     def __init__(self, text: str, escape: Callable[[str], str] = str) -> None:
         self.text, self.levels, self._escape = text, 0, escape
+        self._shown = mask_urls(text)  # in errors, which travel far
         self._parts: list[str | int | tuple[str, ...]] = []  # even: text; odd: a level, (known,), or a field's path
         at = 0
         for found in _PLACEHOLDER.finditer(text):
@@ -56,7 +58,7 @@ class Template:
             return self.text
         levels = [unquote(part) for part in key.strip("/").split("/")] if path else key.split("/")
         if len(levels) < self.levels:
-            raise TemplateError(f"template {self.text!r} needs {self.levels} levels, {key!r} has {len(levels)}")
+            raise TemplateError(f"template {self._shown!r} needs {self.levels} levels, {key!r} has {len(levels)}")
         filled: list[str] = []
         for place, part in enumerate(self._parts):
             if not place % 2:
@@ -66,7 +68,7 @@ class Template:
             elif isinstance(part, tuple) and part[0] in FIELDS:
                 value = field(part)
                 if value is None:
-                    raise TemplateError(f"template {self.text!r}: the message has no {'.'.join(part)}")
+                    raise TemplateError(f"template {self._shown!r}: the message has no {'.'.join(part)}")
                 filled.append(self._escape(value))
             else:
                 filled.append(self._escape(known[part[0]]))
@@ -74,7 +76,7 @@ class Template:
 
     def _literal(self, part: str) -> str:
         if "{" in part or "}" in part:
-            raise TemplateError(f"template {self.text!r}: a brace without its other one")
+            raise TemplateError(f"template {self._shown!r}: a brace without its other one")
         return part
 
     def _placeholder(self, inside: str) -> int | tuple[str, ...]:
@@ -88,7 +90,7 @@ class Template:
             if path[0] in FIELDS and 1 < len(path) <= DEPTH_MAX:
                 return path
         raise TemplateError(
-            f"template {self.text!r}: unknown {{{inside}}}; there are {{topic[n]}}, {{path[n]}}, {{node}}, {{rule}}, "
+            f"template {self._shown!r}: unknown {{{inside}}}; there are {{topic[n]}}, {{path[n]}}, {{node}}, {{rule}}, "
             "{namespace}, {$MSG.payload.NAME}, {$MSG.headers.NAME}, {$MSG.params.NAME}"
         )
 
@@ -107,7 +109,7 @@ class TopicTemplate(Template):
             try:
                 check_topic(topic)
             except TopicError as exc:
-                raise TemplateError(f"template {self.text!r}: {exc.detail}") from exc
+                raise TemplateError(f"template {self._shown!r}: {exc.detail}") from exc
         return topic
 
 
@@ -124,7 +126,7 @@ class UrlTemplate(Template):
         url = super().render(key, known, field, path=path)
         for segment, written in zip(_segments(url), _segments(self.text), strict=False):
             if segment in (".", "..") and segment != written:
-                raise TemplateError(f"template {self.text!r}: a value makes the segment {segment!r}")
+                raise TemplateError(f"template {self._shown!r}: a value makes the segment {segment!r}")
         return url
 
 

@@ -143,8 +143,7 @@ class Agent:
         self.rules.resume(inputs)
         self._link.on_connect = self._connected
         await self._layer.start()
-        for kind in self._kinds.values():
-            await kind.start()
+        await self.host.connect()
         self._tasks.start("receive", self._receive)
         self._tasks.start("reload", self._reload)
         self._tasks.start("resend", self.uplink.run)

@@ -61,6 +61,7 @@ class Eventbus:
         self._on_arrival = on_arrival
         self._bound: list[Bound] = []
         self._paused = False
+        self.targets = 0  # that publish here
         self.unmatched = 0
         self.received = 0
         self._route = lru_cache(ROUTES_CACHED)(self._match)
@@ -82,6 +83,11 @@ class Eventbus:
         self._bound = bound
         self._route.cache_clear()
         self.link.subscribe(wanted)
+
+    @property
+    def used(self) -> bool:
+        """True while a rule listens or publishes here."""
+        return bool(self._bound or self.targets)
 
     def _connected(self) -> None:
         self._remember([each.filter for each in _widest(self._bound)])
@@ -134,13 +140,23 @@ class Eventbus:
 class EventbusTarget:
     """Publishes to ``topic`` on one eventbus.
 
-    Arguments: ``known`` are the template's values that do not change from message to message.
+    Arguments: ``known`` are the template's values that do not change from message to message. ``on_close`` is told when
+    this target is gone.
     """
 
     def __init__(
-        self, bus: Eventbus, topic: TopicTemplate, known: Rendering, *, qos: int = 1, retain: bool = False
+        self,
+        bus: Eventbus,
+        topic: TopicTemplate,
+        known: Rendering,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._bus, self._qos, self._retain = bus, qos, retain
+        self._bus, self._qos, self._retain, self._on_close = bus, qos, retain, on_close
+        self._closed = False
+        bus.targets += 1
         self._topic = topic
         self._names = {"node": known.node, "namespace": known.namespace, "rule": known.rule}
         self._source = f"{known.node}/{known.namespace}/{known.rule}"
@@ -175,7 +191,11 @@ class EventbusTarget:
             done(Retry("target_unreachable", str(exc)))
 
     def close(self) -> None:
-        """Nothing to free: the bus belongs to all rules."""
+        """The bus belongs to all rules; the last one that leaves it ends its connection."""
+        if not self._closed:
+            self._closed = True
+            self._bus.targets -= 1
+            self._on_close()
 
     def _properties(self, message: FlowMessage) -> tuple[tuple[str, str], ...]:
         """CloudEvents attributes, and how many rules the message has passed (F3)."""

@@ -90,6 +90,7 @@ class Binding:
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
         self._target, self._status, self._spool = target, status, spool
+        self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
         self._waiting: deque[Execution] = deque()
@@ -129,11 +130,12 @@ class Binding:
             execution.ended = True
         self._running.clear()
         self._waiting.clear()
-        self._target.close()
+        self.close()
 
     def close(self) -> None:
-        """Free the target, when the last execution of a retired rule has ended."""
-        self._target.close()
+        """Free the targets, when the last execution of a retired rule has ended."""
+        for target in (self._target, *self._others):
+            target.close()
         self._turns.forget(self)
 
     # -- in ------------------------------------------------------------------------------------------------------------
@@ -317,7 +319,11 @@ class Binding:
             execution.deadline = self._clock.monotonic() + self.timeout_s
             self._running[execution] = None
         execution.target_id = target_id
-        execution.target = self._target if target_id == self._target_id else self._find(target_id)
+        execution.target = self._target
+        if target_id != self._target_id:
+            execution.target = self._find(target_id)
+            if execution.target is not None:
+                self._others.add(execution.target)
         if execution.target is None:
             text = f"there is no target {target_id!r} for this rule"
             return self._finish(execution, Ending(FAILED, "unknown_destination", text, "target"))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -84,19 +84,24 @@ class RuleSet:
         """
         endpoints = {m.key: m for m in manifests if isinstance(m, RuleEndpoint)}
         wanted = [m for m in manifests if isinstance(m, Rule) and m.spec.enabled and self._for_this_node(m)]
+        changed = {key[0] for key in endpoints.keys() | self._endpoints.keys()
+                   if endpoints.get(key) != self._endpoints.get(key)}  # fmt: skip
         bindings: dict[tuple[str, str], Binding] = {}
         wirings: dict[str, list[Wiring]] = {name: [] for name in self._kinds}
-        for rule in wanted:
-            source = endpoints[rule.metadata.namespace, rule.spec.source]
-            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints)
-            wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
         bound: list[str] = []
         try:
+            for rule in wanted:
+                source = endpoints[rule.metadata.namespace, rule.spec.source]
+                binding = bindings[rule.key] = self._kept(rule, changed) or self._bind(rule, endpoints)
+                wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
             for name, of_kind in wirings.items():
                 bound.append(name)
                 self._kinds[name].bind(of_kind)
         except Exception:
             self._bind_again(bound)
+            for key, binding in bindings.items():
+                if binding is not self._bindings.get(key):
+                    binding.close()
             raise
         self._swap(bindings, {rule.key: rule for rule in wanted}, endpoints)
         self.version = hashlib.sha256(msgspec.json.encode(list(manifests), order="sorted")).hexdigest()[:16]
@@ -134,14 +139,9 @@ class RuleSet:
     def _for_this_node(self, rule: Rule) -> bool:
         return node_matches(rule.spec.source_resource.get("node_name", ""), self._node)
 
-    def _kept(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding | None:
-        if self._rules.get(rule.key) != rule:
-            return None
-        namespace = rule.metadata.namespace
-        same = all(
-            self._endpoints.get((namespace, name)) == endpoints.get((namespace, name))
-            for name in {e for ns, e in (*endpoints, *self._endpoints) if ns == namespace}
-        )
+    def _kept(self, rule: Rule, changed: Collection[str]) -> Binding | None:
+        """The binding of a rule that says what it said, where no endpoint of its namespace has ``changed``."""
+        same = self._rules.get(rule.key) == rule and rule.metadata.namespace not in changed
         return self._bindings[rule.key] if same else None
 
     def _bind(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding:

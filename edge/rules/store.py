@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 NAME = "rules.last-good.json"
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # URLs of targets may hold passwords
+
+
 class LastGood:
     """One file in the data directory, written as a whole."""
 
@@ -28,7 +32,7 @@ class LastGood:
         """Keep a merged configuration. A disk that does not take it is no reason not to run it: it is logged."""
         new = self._path.with_suffix(".new")
         try:
-            with open(new, "wb") as file:
+            with open(new, "wb", opener=_private) as file:
                 file.write(msgspec.json.encode(value))
                 file.flush()
                 os.fsync(file.fileno())

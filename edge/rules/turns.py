@@ -15,6 +15,7 @@ from typing import Protocol
 WINDOW_S = 0.02  # after it, what a rule has used is forgotten
 AT_ONCE_S = 0.002  # that a rule may use at once in a window
 SLICE_S = 0.002  # of turns, before the loop does something else
+SETBACK_S = 0.1  # at most that others go before a rule for what it has used till then
 
 
 class Taker(Protocol):
@@ -65,8 +66,9 @@ class Turns:
         """The rule has messages that wait: it gets turns."""
         if taker not in self._ready:
             account = self._accounts.setdefault(taker, _Account())
-            if self._ready:  # what it did not use while it had nothing to do is not saved up
-                account.total = max(account.total, min(other.total for other in self._ready.values()))
+            # What it did not use while it had nothing to do is not saved up, nor is what it used while nobody waited.
+            least = min((other.total for other in self._ready.values()), default=0.0)
+            account.total = min(max(account.total, least), least + SETBACK_S)
             self._ready[taker] = account
             if self._paused is not None:  # that pause was for others, not for this one
                 self._paused.cancel()
