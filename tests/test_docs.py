@@ -25,7 +25,7 @@ from common.config import describe, load
 from common.manifests import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
 from common.rules import Rule, RuleEndpoint
-from edge.agent import load_rules
+from edge.rules.configuration import Configuration
 from edge.settings import Settings as EdgeSettings
 from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
 from tests.docs_support.commands import Program, Shell, fieldpost
@@ -51,6 +51,7 @@ async def _up(cwd: Path) -> AsyncIterator[str]:
     (cwd / "examples").symlink_to(ROOT / "examples")
     (cwd / "rules").mkdir()
     shutil.copy(ROOT / "examples" / "relay.yaml", cwd / "rules")
+    shutil.copy(ROOT / "examples" / "threshold.yaml", cwd / "chains.yaml")
     program = await fieldpost(cwd, "up", "--port", "0", "--every", "0.2", "--node", "gw-7")
     try:
         await eventually(lambda: _shows_a_result(program), timeout=60, what="fieldpost up shows a result")
@@ -204,7 +205,16 @@ def test_example_rules_pass_the_check(file: Path):
     manifests, findings = load_files([str(file)])
     assert not findings
     assert {type(manifest.value) for manifest in manifests} == {Rule, RuleEndpoint}
-    assert load_rules([str(file)])
+    assert Configuration([str(file)]).read().manifests
+
+
+@pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
+async def test_example_rules_run_as_readme_says(file: Path, tmp_path: Path, embedded: Embedded):
+    """``python -m edge --rules examples/FILE`` runs, whichever file it is, and ends with exit code 0."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shell = Shell(tmp_path, embedded.url, embedded.url)
+    await shell.run(f"python -m edge --node gw-7 --rules examples/{file.name} --set edge.rest.port=0")
+    await shell.stop()
 
 
 @pytest.mark.parametrize("settings", [EdgeSettings, CloudSettings])
