@@ -239,7 +239,8 @@ def _check_loops(rules: Rules, endpoints: Endpoints) -> Iterator[Finding]:
         topic = rule.spec.target_resource.get("topic", "")
         if _type_of(rule, "target", endpoints) != EVENTBUS.name or not topic:
             continue
-        reach = re.sub(r"\{[^{}]*\}", "+", topic)
+        reach = topic.replace("{namespace}", rule.metadata.namespace).replace("{rule}", rule.metadata.name)
+        reach = re.sub(r"\{[^{}]*\}", "+", reach)
         reach = "/".join("+" if "+" in level else level for level in reach.split("/"))
         for other, listening in buses:
             filter_ = listening.spec.source_resource.get("topic", "")
