@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from common.config import mask_urls
 from common.errors import ConfigError, RefusedError
 from common.manifests import Finding, Manifest, load_manifests, nearest
+from common.masking import mask_urls
 from common.resource import is_label, is_name
 from common.rules import (
     ATTEMPTS_MAX,

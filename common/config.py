@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -21,13 +20,13 @@ from msgspec import NODEFAULT, inspect, structs
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from common.errors import ConfigError
+from common.masking import MASKED, mask_urls
 from common.yamlnodes import compose, is_null, items, line_of, plain, read_text
 
 PREFIX = "FIELDPOST__"
 FILE_VARIABLE = "FIELDPOST_CONFIG"
 DEFAULT_FILE = "fieldpost.yaml"
 SECTIONS = ("edge", "cloud", "console")  # top-level sections that belong to one process; the others pass over them
-MASKED = "***"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -458,20 +457,6 @@ def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
     return "".join(
         f" {word} {bound if isinstance(bound, int) else f'{bound:g}'}" for word, bound in words if bound is not None
     )
-
-
-_URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
-
-
-def mask_urls(value: Any) -> Any:
-    """The value with ``***`` for users and passwords in URLs, in texts, lists and maps."""
-    if isinstance(value, str):
-        return _URL_PASSWORD.sub(MASKED + "@", value)
-    if isinstance(value, list | tuple):
-        return [mask_urls(part) for part in value]
-    if isinstance(value, dict):
-        return {key: mask_urls(part) for key, part in value.items()}
-    return value
 
 
 def _yaml(value: Any) -> str:

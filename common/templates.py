@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, unquote
 
-from common.config import mask_urls
 from common.errors import TemplateError, TopicError
+from common.masking import mask_urls
 from common.topics import check_topic
 
 KNOWN = ("node", "rule", "namespace")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.clock import Clock
-from common.config import mask_urls
 from common.control import Operation
 from common.errors import ConfigError, FieldpostError
+from common.masking import mask_urls
 from common.rules import Rule
 from edge.endpoints.base import Kind
 from edge.endpoints.http_server import HttpListener, HttpPoints
