@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import uuid6
 
 from common import codec, message, models
 from common.errors import CodecError
@@ -114,3 +115,10 @@ def test_ids_are_uuid7_in_order_whatever_the_clock_does(monkeypatch: pytest.Monk
     assert [str(each) for each in parsed] == ids == sorted(set(ids))
     assert [each.int >> 80 for each in parsed[:4096]] == clock[:4096]
     assert parsed[5000].int >> 80 == clock[5000]
+
+
+def test_ids_are_what_the_library_makes() -> None:
+    """P1.1: version 7 with the variant and time of RFC 9562, in one order with the ids of the library uuid6."""
+    before, ours, after = uuid6.uuid7(), uuid6.UUID(message.new_id()), uuid6.uuid7()
+    assert (ours.version, ours.variant) == (7, after.variant)
+    assert before.time <= ours.time <= after.time
