@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from common.errors import HookError
 from common.models import FAILED, FILTERED
 from edge.flow.events import CompleteEvent, Execution, Node, Place, ReceiveEvent, SendEvent
@@ -24,7 +26,8 @@ from edge.messages import Ending, FlowMessage
 log = logging.getLogger(__name__)
 
 Answer = HookError | bool | None  # of a hook point: an error, False (halted), None (go on)
-Work = Callable[[Callable[[], None]], None]  # is given what it must call when it is through
+_Lane = str | tuple[str, str]  # what a source sends, before ``onSend``; then (source, destination)
+_Stage = Callable[[Any, "_Turn"], None]
 
 
 class Points(Protocol):
@@ -51,7 +54,7 @@ class Router:
         begin: Callable[[SendEvent], Execution | None] = lambda event: None,
     ) -> None:
         self.hooks, self.find, self.points, self._begin = hooks, find, points, begin
-        self._lanes: dict[tuple[str, str], deque[Work]] = {}
+        self._lanes: dict[_Lane, deque[tuple[_Stage, Any]] | None] = {}  # those in which a message is on its way
         self.halted = self.errors = self.unmatched = 0
 
     @property
@@ -62,7 +65,7 @@ class Router:
     @property
     def waiting(self) -> int:
         """Messages that wait behind one whose hook has not answered yet."""
-        return sum(map(len, self._lanes.values()))
+        return sum(len(waiting) for waiting in self._lanes.values() if waiting)
 
     def send(self, events: Sequence[SendEvent]) -> None:
         """Send what one node passes on at once: ``onSend`` sees all of it, then each event goes its way.
@@ -71,88 +74,95 @@ class Router:
         (``clone_message``); a hook may set it otherwise.
         """
         if events:
-            source = events[0].source.id
-            self._in_lane((source, ""), lambda leave: self._on_send(list(events), leave))
+            self._in_lane(events[0].source.id, self._on_send, list(events))
 
     def complete(self, message: FlowMessage, node: Place, error: BaseException | None = None) -> None:
         """Tell ``onComplete`` that a node is done. Nothing that a hook does there changes anything."""
-        self._observe("onComplete", CompleteEvent(message, node, error), node, message)
+        if not self._silent("onComplete"):
+            self._observe("onComplete", CompleteEvent(message, node, error), node, message)
 
-    # -- the stages ----------------------------------------------------------------------------------------------------
+    # -- the stages: what only a handler needs is made when there is one -----------------------------------------------
 
-    def _on_send(self, events: list[SendEvent], leave: Callable[[], None]) -> None:
-        sent = list(events)
+    def _on_send(self, events: list[SendEvent], turn: _Turn) -> None:
+        if self._silent("onSend"):
+            self._sent(events, events, None, turn)
+        else:
+            sent = list(events)
+            self._trigger("onSend", events, lambda answer: self._sent(events, sent, answer, turn))
 
-        def passed(answer: Answer) -> None:
-            if answer is not None:
-                for event in sent:
-                    self._stop(event, answer, "onSend", event.source)
-            else:
+    def _sent(self, events: list[SendEvent], sent: list[SendEvent], answer: Answer, turn: _Turn) -> None:
+        if answer is not None:
+            for event in sent:
+                self._stop(event, answer, "onSend", event.source)
+        else:
+            if events is not sent:
                 kept = {id(event.execution) for event in events}
                 for event in sent:
                     if event.execution is not None and id(event.execution) not in kept:
                         self._stop(event, False, "onSend", event.source)
-                for event in events:
-                    self._dispatch(event)
-            leave()
+            for event in events:
+                if event.execution is None:
+                    event.execution = self._begin(event)
+                self._in_lane((event.source.id, event.destination.id), self._pre_route, event)
+        turn.leave()
 
-        self._trigger("onSend", events, passed)
+    def _pre_route(self, event: SendEvent, turn: _Turn) -> None:
+        if self._silent("preRoute"):
+            self._routed(event, None, turn)
+        else:
+            self._trigger("preRoute", event, lambda answer: self._routed(event, answer, turn))
 
-    def _dispatch(self, event: SendEvent) -> None:
-        if event.execution is None:
-            event.execution = self._begin(event)
-        lane = event.source.id, event.destination.id
-        self._in_lane(lane, lambda leave: self._pre_route(event, leave))
+    def _routed(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
+        if answer is not None:
+            self._stop(event, answer, "preRoute", event.source)
+            return turn.leave()
+        event.destination.node = self.find(event.destination.id)
+        if event.destination.node is None:
+            self._unknown(event)
+            return turn.leave()
+        if event.clone_message:
+            event.msg = event.msg.clone()
+        if self._silent("preDeliver"):
+            self._ready(event, None, turn)
+        else:
+            self._trigger("preDeliver", event, lambda answer: self._ready(event, answer, turn))
 
-    def _pre_route(self, event: SendEvent, leave: Callable[[], None]) -> None:
-        def passed(answer: Answer) -> None:
-            if answer is not None:
-                self._stop(event, answer, "preRoute", event.source)
-                return leave()
-            event.destination.node = self.find(event.destination.id)
-            if event.destination.node is None:
-                self._unknown(event)
-                return leave()
-            if event.clone_message:
-                event.msg = event.msg.clone()
-            self._pre_deliver(event, leave)
-
-        self._trigger("preRoute", event, passed)
-
-    def _pre_deliver(self, event: SendEvent, leave: Callable[[], None]) -> None:
-        def passed(answer: Answer) -> None:
-            if answer is not None:
-                self._stop(event, answer, "preDeliver", event.source)
-                return leave()
+    def _ready(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
+        if answer is not None:
+            self._stop(event, answer, "preDeliver", event.source)
+            return turn.leave()
+        if not self._silent("postDeliver"):
             self._observe("postDeliver", event, event.source, event.msg)
-            self._receive(event, leave)
-
-        self._trigger("preDeliver", event, passed)
-
-    def _receive(self, event: SendEvent, leave: Callable[[], None]) -> None:
         received = ReceiveEvent(event.msg, event.destination)
+        if self._silent("onReceive"):
+            self._received(event, received, None, turn)
+        else:
+            self._trigger("onReceive", received, lambda answer: self._received(event, received, answer, turn))
 
-        def passed(answer: Answer) -> None:
-            node = received.destination.node
-            if answer is not None:
-                self._stop(event, answer, "onReceive", received.destination)
-            elif node is None:
-                self._unknown(event)
-            else:
-                self._hand_over(node, received, event)
+    def _received(self, event: SendEvent, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
+        node = received.destination.node
+        if answer is not None:
+            self._stop(event, answer, "onReceive", received.destination)
+        elif node is None:
+            self._unknown(event)
+        else:
+            try:
+                node.receive(received.msg, event.execution)
+            except Exception as exc:  # a node's fault must not stop its lane
+                self._broken(node, received, event, exc)
+            if not self._silent("postReceive"):
                 self._observe("postReceive", received, received.destination, received.msg)
-            leave()
+        turn.leave()
 
-        self._trigger("onReceive", received, passed)
-
-    def _hand_over(self, node: Node, received: ReceiveEvent, event: SendEvent) -> None:
-        try:
-            node.receive(received.msg, event.execution)
-        except Exception as exc:  # a node's fault must not stop its lane
-            log.exception("node %s failed on message %s", node.id, received.msg.msgid)
-            self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+    def _broken(self, node: Node, received: ReceiveEvent, event: SendEvent, exc: Exception) -> None:
+        log.error("node %s failed on message %s", node.id, received.msg.msgid, exc_info=exc)
+        self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
 
     # -- one hook point ------------------------------------------------------------------------------------------------
+
+    def _silent(self, name: str) -> bool:
+        """True when a point has no handler and no chain runs anywhere: there is nothing to trigger."""
+        return name in self.hooks.quiet and (self.points is None or not self.points.any)
 
     def _trigger(self, name: str, payload: Any, then: Callable[[Answer], None]) -> None:
         def hooked(answer: Answer = None) -> None:
@@ -200,20 +210,28 @@ class Router:
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
-    def _in_lane(self, lane: tuple[str, str], work: Work) -> None:
-        """Do ``work`` when what came before in its lane is through; it calls what it is given when it is itself."""
-        waiting = self._lanes.get(lane)
-        if waiting is not None:
-            waiting.append(work)
+    def _in_lane(self, lane: _Lane, stage: _Stage, what: Any) -> None:
+        """Do ``stage(what, turn)`` when what came before in its lane is through; it ends its turn itself."""
+        if lane not in self._lanes:
+            self._lanes[lane] = None
+            if self._do(lane, stage, what):
+                self.go_on(lane)
             return
-        self._lanes[lane] = waiting = deque()
-        if _Turn(self, lane, waiting).do(work):
-            self.go_on(lane, waiting)
+        waiting = self._lanes[lane]
+        if waiting is None:
+            waiting = self._lanes[lane] = deque()
+        waiting.append((stage, what))
 
-    def go_on(self, lane: tuple[str, str], waiting: deque[Work]) -> None:
+    def _do(self, lane: _Lane, stage: _Stage, what: Any) -> bool:
+        turn = _Turn(self, lane)
+        stage(what, turn)
+        turn.doing = False
+        return turn.left
+
+    def go_on(self, lane: _Lane) -> None:
         """Do what waits in a lane, until something there must wait for a hook."""
-        while waiting:
-            if not _Turn(self, lane, waiting).do(waiting.popleft()):
+        while waiting := self._lanes[lane]:
+            if not self._do(lane, *waiting.popleft()):
                 return
         del self._lanes[lane]
 
@@ -228,23 +246,16 @@ class Router:
         }
 
 
-class _Turn:
-    """One message's turn in its lane. ``leave`` ends it, during ``do`` or later."""
+class _Turn(msgspec.Struct, eq=False):
+    """One message's turn in its lane. ``leave`` ends it, while its first stage runs or later."""
 
-    __slots__ = ("_doing", "_lane", "_left", "_router", "_waiting")
-
-    def __init__(self, router: Router, lane: tuple[str, str], waiting: deque[Work]) -> None:
-        self._router, self._lane, self._waiting = router, lane, waiting
-        self._left, self._doing = False, True
-
-    def do(self, work: Work) -> bool:
-        """Begin; True: it is through already."""
-        work(self.leave)
-        self._doing = False
-        return self._left
+    router: Router
+    lane: _Lane
+    doing: bool = True
+    left: bool = False
 
     def leave(self) -> None:
         """End it; what waits behind goes on."""
-        self._left = True
-        if not self._doing:
-            self._router.go_on(self._lane, self._waiting)
+        self.left = True
+        if not self.doing:
+            self.router.go_on(self.lane)
