@@ -10,10 +10,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 WORKERS ?= 2
 MINUTES ?= 10
 SEED ?=
+KILLS ?=
+SEEDS ?= 1000
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test soak check bench docs
+.PHONY: help up down test soak simulate check bench docs
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
@@ -27,8 +29,11 @@ down: $(VENV)/.ready-up ## Stop what make up started, from another terminal
 test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips and how to have them
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) with SEED (a random one) and print what became of it
-	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) or KILLS with SEED (a random one) and print what became of it
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: $(VENV)/.ready-test ## Run SEEDS (1000) simulated lives of edge, broker and cloud; a failure prints its seed
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/ruff check .
@@ -36,7 +41,7 @@ check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.ready-test ## Measure throughput and latency on this machine
+bench: $(VENV)/.ready-test ## Measure throughput, latency and footprint on this machine; ARGS="--only b5" chooses
 	@$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.ready-up ## Write the pages that come from the code: docs/settings.md, docs/commands.md

@@ -13,6 +13,7 @@ from cloud.settings import Settings
 from common import logs
 from common.config import parse_args
 from common.errors import ConfigError, FieldpostError
+from common.stopping import begin_stop, stop_ended
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     except FieldpostError as exc:
         sys.stderr.write(f"fieldpost cloud: {exc}\n")
         return 2 if isinstance(exc, ConfigError) else 1
+    finally:
+        stop_ended()
     return 0
 
 
@@ -54,6 +57,7 @@ async def run(settings: Settings) -> None:
         await stopped.wait()
         log.info("asked to stop")
     finally:
+        begin_stop()
         await controller.stop()
 
 

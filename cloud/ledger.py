@@ -88,7 +88,7 @@ def account(row: NodeRow, counted: Counted, now: float) -> LedgerRow:
             f"on the node, {status.accepted} accepted are not {status.confirmed} confirmed + {status.dead} dead + "
             f"{status.dropped} dropped + {status.set_aside} set aside + {pending} pending: the difference is {missing}"
         )
-    balance, compared = _compare(row, counted, status.confirmed, pending)
+    balance, compared = _compare(row, counted, status.confirmed, pending, now)
     return LedgerRow(
         node=row.node, state=row.state, balance=OFF if wrong else balance, words=[*wrong, *compared, *words],
         report_age_s=round(now - row.reported_at, 3), accepted=status.accepted, **ended, pending=pending,
@@ -97,15 +97,18 @@ def account(row: NodeRow, counted: Counted, now: float) -> LedgerRow:
     )  # fmt: skip
 
 
-def _compare(row: NodeRow, counted: Counted, confirmed: int, pending: int) -> tuple[str, list[str]]:
-    """Hold what is counted against the node's word: confirmed <= counted <= confirmed + pending."""
+def _compare(row: NodeRow, counted: Counted, confirmed: int, pending: int, now: float) -> tuple[str, list[str]]:
+    """Hold what is counted against the node's word: confirmed <= counted <= confirmed + pending.
+
+    What was counted after the report may explain more. Not a time that is still to come: the clock was wrong then.
+    """
     if counted.results < confirmed:
         less = f"{confirmed - counted.results} results that the node had confirmed are not counted here"
         return OFF, [less + _beside(row, LOST_CLOUD)]
     if counted.results <= confirmed + pending:
         return OK, []
     more = counted.results - confirmed - pending
-    if counted.last_at > row.reported_at - SETTLED_S:
+    if counted.last_at > row.reported_at - SETTLED_S and not row.reported_at <= now < counted.last_at:
         return OPEN, [f"{more} more results are counted than the node's last report knows: its next one will tell"]
     return OFF, [f"{more} results more are counted here than the node knows of" + _beside(row, LOST_RESTORED)]
 

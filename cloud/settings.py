@@ -21,7 +21,8 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
-            description="Results that wait for the store, each message weighing four more; about half a KiB each. "
+            description="Results that wait for the store, each message weighing four more. One is counted for each "
+            "512 bytes of a message that holds fewer, larger ones, so this bounds memory too: 50 MB of content. "
             "What does not fit is sent again by its node.",
         ),
     ] = 100_000

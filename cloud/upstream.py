@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cloud.handlers import Handlers
 from cloud.settings import QueueSettings
 from common.errors import ConfigError, QueueFullError, RefusedError, ResourceError, StorageError
@@ -27,6 +29,8 @@ HANDLER_GROUP = "fieldpost.handlers"
 ANY_TYPE = "*"  # a row for an operation on every type that has no row of its own
 SMALL_BATCH = 256  # births or statistics that share one transaction when a thousand nodes come back at once
 CONTROLLER = "controller"  # resource type of a controller's presence
+RESULT_BYTES = 512  # of a usual result; a queue of N results holds at most about N times as many bytes
+_PACKED = msgspec.msgpack.Encoder()  # its size comes closest to what the values need
 
 Handler = Callable[[Sequence[Message[Any]]], Awaitable[None]]
 Pair = tuple[str, str]  # resource type, operation
@@ -80,8 +84,12 @@ def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
 
 
 def _weigh_results(message: Message[Any]) -> int:
-    """Memory of a rulestatus message in results: those it holds, and about four for the message itself."""
-    return 4 + (len(message.content) if isinstance(message.content, list) else 1)
+    """Memory of a rulestatus message in results: those it holds, and about four for the message itself.
+
+    Few but large ones weigh as many as would fit into their bytes: a hostile node cannot fill the memory with them.
+    """
+    results = len(message.content) if isinstance(message.content, list) else 1
+    return 4 + max(results, len(_PACKED.encode(message.content)) // RESULT_BYTES)
 
 
 def extended(
@@ -108,7 +116,7 @@ class _Lane:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.queue: asyncio.Queue[Message[Any]] = asyncio.Queue()  # bounded by weight, in ``put``
+        self.queue: asyncio.Queue[tuple[int, Message[Any]]] = asyncio.Queue()  # bounded by weight, in ``put``
         self.weight = self.handled = self.failed = self.overflow = 0
 
     def put(self, message: Message[Any]) -> None:
@@ -120,15 +128,15 @@ class _Lane:
         if self.route.note is not None:
             self.route.note(message)
         self.weight += weight
-        self.queue.put_nowait(message)
+        self.queue.put_nowait((weight, message))
 
     async def take(self) -> list[Message[Any]]:
         """Wait for a message, and return it with what else waits, at most a batch."""
         batch = [await self.queue.get()]
         while len(batch) < self.route.batch_max and not self.queue.empty():
             batch.append(self.queue.get_nowait())
-        self.weight -= sum(map(self.route.weigh, batch))
-        return batch
+        self.weight -= sum([weight for weight, _ in batch])
+        return [message for _, message in batch]
 
 
 class UpstreamController:

@@ -130,6 +130,7 @@ class Refusal(msgspec.Struct, omit_defaults=True):
 # Kinds of loss records (P5.8, P5.9, P5.10).
 LOST_DROPPED, LOST_SET_ASIDE, LOST_VOID = "dropped", "set_aside", "void"
 LOST_RESTORED, LOST_CLOUD = "restored_copy", "cloud_lost"
+LOST_KINDS = (LOST_DROPPED, LOST_SET_ASIDE, LOST_VOID, LOST_RESTORED, LOST_CLOUD)
 
 
 class LossRecord(msgspec.Struct, omit_defaults=True):

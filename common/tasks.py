@@ -11,6 +11,7 @@ from common.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
+CANCEL_AGAIN_S = 1.0
 STEADY_S = 60.0  # a task that ran so long before it failed is started again without a long wait
 
 
@@ -49,9 +50,13 @@ class Tasks:
                 await asyncio.sleep(delay)
 
     async def stop(self) -> None:
-        """Cancel all tasks and wait until they are done."""
-        tasks = [task for task in self._tasks.values() if not task.done()]
-        for task in tasks:
+        """Cancel all tasks and wait until they are done. One that has swallowed its cancellation is cancelled again."""
+        left = {task for task in self._tasks.values() if not task.done()}
+        for task in left:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while left:
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+            for task in left:
+                log.warning("task %s does not end, it is cancelled again", task.get_name())
+                task.cancel()
         self._tasks.clear()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from common import logs
 from common.config import parse_args
 from common.errors import ConfigError, FieldpostError, ResourceError
+from common.stopping import STOP_MAX_S, begin_stop, stop_ended
 from edge.agent import Agent
 from edge.settings import Settings
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     except FieldpostError as exc:
         sys.stderr.write(f"fieldpost edge: {exc}\n")
         return 2 if isinstance(exc, (ConfigError, ResourceError)) else 1
+    finally:
+        stop_ended()
 
 
 async def _run(settings: Settings) -> int:
@@ -52,6 +55,7 @@ async def _run(settings: Settings) -> int:
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
+    begin_stop(settings.edge.flow.stop_s + STOP_MAX_S)
     with contextlib.suppress(asyncio.CancelledError):
         await agent.stop()
     if agent.failed.done():

@@ -3,6 +3,10 @@
 A broker's PUBACK proves nothing about the cloud and only frees the link's window; its reason code is looked at.
 Without a confirmation the same bytes are sent again 2 s after it, doubling to 60 s with jitter, and at once after a
 reconnect or when a controller comes online. The spool bounds what is here: at most a window of messages.
+
+A cloud that has a thousand nodes to answer is late, and every copy sent again makes it later. So, as in TCP, one
+message asks for all that are late, and the wait before the next one is twice as long; the others follow when the answer
+tells that they are missing. New messages begin with twice the time that confirmations take now.
 """
 
 from __future__ import annotations
@@ -35,9 +39,10 @@ SLOW_START = 4  # messages that fly when one came online; each confirmed one all
 
 
 class _Sending(msgspec.Struct):
-    """A message on its way: when it is due again (monotonic seconds), and the bound of the next wait."""
+    """A message on its way: when it is due again and was sent last (monotonic seconds), the bound of the next wait."""
 
     message: Frozen
+    sent: float = 0.0
     due: float = 0.0
     wait: float = 0.0
     sends: int = 0
@@ -71,6 +76,7 @@ class Uplink:
         self._sending: dict[tuple[int, int], _Sending] = {}
         self._controllers: set[str] = set()  # that are online, as far as this connection has told
         self._pace = PROBE
+        self._patience = self._settings.resend_first_s  # how long a new message waits
         self._sent = self._resent = self._confirmed = self._refused = 0
         self._alarms = {NOBODY_LISTENS: 0, NOT_AUTHORISED: 0}
 
@@ -84,7 +90,7 @@ class Uplink:
         message.
         """
         for message in messages:
-            self._sending[message.epoch.n, message.sequence] = _Sending(message)
+            self._sending[message.epoch.n, message.sequence] = _Sending(message, wait=self._patience / 2)
         self._send_more()
 
     def connected(self) -> None:
@@ -106,6 +112,7 @@ class Uplink:
             self._send_again()
 
     def _send_again(self) -> None:
+        self._patience = self._settings.resend_first_s
         for sending in self._sending.values():
             sending.flying, sending.wait, sending.due = False, 0.0, 0.0
         self._send_more()
@@ -136,8 +143,13 @@ class Uplink:
             for key, sending in self._sending.items()
             if sending.message.epoch == epoch and (key[1] <= confirmation.through or key[1] in also)
         ]
+        now, slowest = self._clock.monotonic(), 0.0
         for key in done:
-            del self._sending[key]
+            sending = self._sending.pop(key)
+            if sending.sends == 1:  # else nobody knows which copy is confirmed
+                slowest = max(slowest, now - sending.sent)
+        if slowest:
+            self._patience = self._bounded(max(2 * slowest, self._patience / 2))
         self._confirmed += len(done)
         if done:
             self._forget(confirmation)
@@ -171,12 +183,28 @@ class Uplink:
             self.resend_due()
 
     def resend_due(self) -> None:
-        """Send every message again whose wait is over."""
+        """Send the oldest message again whose wait is over; the others follow as confirmations come."""
         if self._sending and self._link.connected:
             now = self._clock.monotonic()
-            for sending in [s for s in self._sending.values() if s.flying and s.due <= now]:
-                self._send(sending)
+            late = [key for key, sending in self._sending.items() if sending.flying and sending.due <= now]
+            if late:
+                self._ask(late, now)
             self._send_more()
+
+    def _ask(self, late: list[tuple[int, int]], now: float) -> None:
+        self._patience = self._bounded(2 * self._patience)
+        for key in late:
+            self._sending[key].flying = False
+        flying = [sending for sending in self._sending.values() if sending.flying]
+        for sending in flying:
+            sending.due = max(sending.due, now + self._patience)
+        self._pace = len(flying) + 1
+        oldest = self._sending[min(late)]
+        oldest.wait = max(oldest.wait, self._patience / 2)
+        self._send(oldest)
+
+    def _bounded(self, wait: float) -> float:
+        return min(max(self._settings.resend_first_s, wait), self._settings.resend_max_s)
 
     def _send(self, sending: _Sending) -> None:
         message = sending.message
@@ -192,6 +220,7 @@ class Uplink:
             return self._put_off(sending, f"this broker cannot take it: {exc}")
         self._fault("published")
         self._sent += 1
+        sending.sent = self._clock.monotonic()
         self._resent += sending.sends > 0
         sending.sends += 1
 

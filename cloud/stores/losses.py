@@ -11,7 +11,7 @@ from cloud.counting import TOTAL_MAX
 from cloud.stores.base import LossRow, LossSum
 from cloud.stores.rings import saturating
 from cloud.stores.tables import losses
-from common.models import LOST_CLOUD, LOST_RESTORED, Epoch, LossRecord, clean_text, rfc3339
+from common.models import LOST_CLOUD, LOST_KINDS, LOST_RESTORED, Epoch, LossRecord, clean_text, rfc3339
 
 EDGE, CLOUD = "edge", "cloud"
 _SUMS = ("results", "messages")
@@ -64,7 +64,10 @@ def _add_up(conn: Connection, insert: Any, loss: Loss) -> None:
     known = select(losses.c.id).where(losses.c.node == loss.node, losses.c.id == loss.record.id)
     if conn.execute(known).first() is not None:
         return
-    values = _row(loss) | {"id": f"more-{loss.record.kind}", "detail": "further records, added up", "epoch": "",
+    kind = (
+        loss.record.kind if loss.record.kind in LOST_KINDS else "other"
+    )  # a hostile node may name any number of kinds
+    values = _row(loss) | {"id": f"more-{kind}", "kind": kind, "detail": "further records, added up", "epoch": "",
                            "first_sequence": 0, "last_sequence": 0}  # fmt: skip
     statement = insert(losses).values(values)
     new = statement.excluded

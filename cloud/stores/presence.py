@@ -7,12 +7,13 @@ connection is told from a present one, and a birth that a broker kept from long 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from cloud.progress import Progress
 from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge
@@ -23,8 +24,34 @@ from common.models import Epoch, NodeBirth
 
 log = logging.getLogger(__name__)
 
-RETIRED_MAX = 1000  # counters back for which retired epochs are remembered of a node
+RETIRED_MAX = 1000  # counters back from the last birth for which retired epochs are remembered of a node
 DOUBTFUL_MAX = 64  # epochs in doubt that are remembered of a node, the last ones: an agent makes one at each start
+
+# Built once: making a statement of SQLAlchemy costs more than executing it, and a thousand nodes come back at once.
+_OF: BindParameter[str] = bindparam("of")
+_N: BindParameter[int] = bindparam("n")
+_UUID: BindParameter[str] = bindparam("uuid")
+_IS = (progress.c.node == _OF, progress.c.n == _N, progress.c.uuid == _UUID)
+_NODE = select(nodes).where(nodes.c.node == _OF).with_for_update()
+_HELD = select(progress).where(progress.c.node == _OF).order_by(progress.c.n, progress.c.uuid).with_for_update()
+_PAST = select(retired.c.n, retired.c.uuid).where(
+    retired.c.node == _OF, retired.c.n.in_(bindparam("counters", expanding=True))
+)
+_SET_NODE = update(nodes).where(nodes.c.node == _OF)
+_CONFIRMED = (
+    select(progress.c.n)
+    .where(progress.c.node == _OF, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
+    .order_by(progress.c.n.desc())
+    .limit(1)
+)
+_DELETE = delete(progress).where(*_IS)
+_REMEMBER = insert(retired)
+_BELOW = select(progress.c.n, progress.c.uuid, progress.c.ended).where(
+    progress.c.node == _OF, progress.c.n <= _N, progress.c.state != DOUBTFUL
+)
+_TOO_OLD = delete(retired).where(retired.c.node == _OF, retired.c.n < _N)
+_ENDED = select(retired.c.ended).where(retired.c.node == _OF, retired.c.n == _N, retired.c.uuid == _UUID)
+_ANY_OLDER = select(retired.c.n).where(retired.c.node == _OF, retired.c.n <= _N).limit(1)
 
 
 class Taken(NamedTuple):
@@ -37,20 +64,21 @@ class Taken(NamedTuple):
 def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: float) -> Taken:
     """Take a birth or offline into the node's row. Not taken: older than what is known, or in conflict."""
     birth = claim.birth
-    row = conn.execute(select(nodes).where(nodes.c.node == birth.node).with_for_update()).mappings().first()
+    row = conn.execute(_NODE, {"of": birth.node}).mappings().first()
     if row is None:
         fresh = {"node": birth.node, "first_seen": at, "last_seen": at, "since": at}
         conn.execute(insert(nodes).values(fresh))
-        row = conn.execute(select(nodes).where(nodes.c.node == birth.node)).mappings().one()
+        row = conn.execute(_NODE, {"of": birth.node}).mappings().one()
     held = read_held(conn, birth.node)
     if not birth.online:
         return Taken(_offline(conn, row, held, claim, at))
-    verdict = judge(dict(row), held, _past(conn, claim), claim)
+    past = _past(conn, claim)
+    verdict = judge(dict(row), held, past, claim)
     if verdict.sight is Sight.OLD:
         return Taken(False)
     if verdict.sight is not Sight.GOOD:
         said = msgspec.json.encode(birth).decode()
-        conn.execute(update(nodes).where(nodes.c.node == birth.node).values(claim=said))
+        conn.execute(_SET_NODE, {"of": birth.node, "claim": said})
         if verdict.sight is Sight.ASTRAY:
             return Taken(False)
         return Taken(False, [doubt(conn, dialect_insert, birth.node, claim.epoch, verdict, at, birth.session)])
@@ -58,25 +86,27 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     if not claim.retained:
         values["claim"] = ""  # who is in doubt is not the one that was heard last
     values["born_n"] = max(row["born_n"], claim.epoch.n)  # never lower, also when another chain was taken
-    conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
-    losses = _take_epochs(conn, dialect_insert, row, held, claim, at)
+    conn.execute(_SET_NODE, {"of": birth.node, **values})
+    known = _known(claim, held, past, dict(row))
+    losses = _take_epochs(conn, dialect_insert, known, claim, at)
+    _retire_unnamed(conn, birth.node, {**held, **known}, known)
     retire(conn, birth.node, values["lowest_n"], row["retired_through"])
+    if values["born_n"] > RETIRED_MAX:
+        conn.execute(_TOO_OLD, {"of": birth.node, "n": values["born_n"] - RETIRED_MAX})
     return Taken(True, losses)
 
 
 def _past(conn: Connection, claim: Claim) -> set[Epoch]:
     """Return the retired epochs that share a counter with one that the birth names."""
-    counters = {epoch.n for epoch in (claim.epoch, *claim.older())}
-    query = select(retired.c.n, retired.c.uuid).where(retired.c.node == claim.birth.node, retired.c.n.in_(counters))
-    return {Epoch(n, uuid) for n, uuid in conn.execute(query)}
+    counters = sorted({epoch.n for epoch in (claim.epoch, *claim.older())})
+    return {Epoch(n, uuid) for n, uuid in conn.execute(_PAST, {"of": claim.birth.node, "counters": counters})}
 
 
 def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
     """Return, and lock, what is known of a node's epochs."""
-    query = select(progress).where(progress.c.node == node).order_by(progress.c.n, progress.c.uuid).with_for_update()
     return {
         Epoch(row.n, row.uuid): Held(Progress(row.mark, row.bits), row.state, row.session, row.ended)
-        for row in conn.execute(query)
+        for row in conn.execute(_HELD, {"of": node})
     }
 
 
@@ -89,10 +119,15 @@ def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoc
         }
         for epoch, what in sorted(held.items())
     ]  # fmt: skip
+    if rows:
+        conn.execute(_upsert(dialect_insert), rows)
+
+
+@cache
+def _upsert(dialect_insert: Any) -> Any:
     statement = dialect_insert(progress)
     changes = {name: statement.excluded[name] for name in ("mark", "bits", "state", "session", "ended")}
-    if rows:
-        conn.execute(statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes), rows)
+    return statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes)
 
 
 def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, at: float) -> bool:
@@ -105,7 +140,7 @@ def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, 
     if present.n and (epoch.n, birth.session, True) < (present.n, row["session"], not row["online"]):
         return False
     values = _values(birth, epoch, at, was_online=row["online"] if present.n else None)
-    conn.execute(update(nodes).where(nodes.c.node == birth.node).values(**values))
+    conn.execute(_SET_NODE, {"of": birth.node, **values})
     return True
 
 
@@ -130,32 +165,58 @@ def _values(birth: NodeBirth, epoch: Epoch, at: float, *, was_online: bool | Non
     return values
 
 
+def _known(
+    claim: Claim, held: Mapping[Epoch, Held], past: Collection[Epoch], row: Mapping[str, Any]
+) -> dict[Epoch, Held]:
+    """Return what is held of each epoch that a good birth names. One that was retired stays retired: a birth that comes
+    late still names it, and its messages would count again.
+    """
+    found = {claim.epoch: held.get(claim.epoch, Held(Progress()))}
+    oldest = max(row["retired_through"], row["born_n"] - RETIRED_MAX)
+    for epoch in claim.older():
+        if epoch in held or (epoch.n > oldest and epoch not in past):
+            found[epoch] = held.get(epoch, Held(Progress()))
+    return found
+
+
 def _take_epochs(
-    conn: Connection, dialect_insert: Any, row: Any, held: dict[Epoch, Held], claim: Claim, at: float
+    conn: Connection, dialect_insert: Any, known: dict[Epoch, Held], claim: Claim, at: float
 ) -> list[Loss]:
     """Know every epoch that a good birth names, and see what it says that this store should know and does not."""
-    birth, losses, changed = claim.birth, list[Loss](), dict[Epoch, Held]()
-    own = held.get(claim.epoch, Held(Progress()))
+    birth, own, losses = claim.birth, known[claim.epoch], list[Loss]()
     losses += _raise(birth.node, claim.epoch, own.progress, birth.low - 1, at)
-    changed[claim.epoch] = own._replace(session=max(own.session, birth.session))
-    previous = [Epoch.parse(text) for text in birth.previous]
-    for epoch in (each for each in previous if each.n > row["retired_through"]):
-        changed[epoch] = held.get(epoch, Held(Progress()))
-    if claim.follows is not None and claim.follows[0].n > row["retired_through"]:
+    known[claim.epoch] = own._replace(session=max(own.session, birth.session))
+    if claim.follows is not None and claim.follows[0] in known:
         epoch, following = claim.follows
-        before = changed.get(epoch) or held.get(epoch, Held(Progress()))
-        if epoch not in previous:  # all of it was confirmed once
-            losses += _raise(birth.node, epoch, before.progress, following - 1, at)
-        changed[epoch] = before._replace(ended=following)
-    write_held(conn, dialect_insert, birth.node, changed)
+        if str(epoch) not in birth.previous:  # all of it was confirmed once
+            losses += _raise(birth.node, epoch, known[epoch].progress, following - 1, at)
+        known[epoch] = known[epoch]._replace(ended=following)
+    write_held(conn, dialect_insert, birth.node, known)
     lost = sum(loss.record.messages for loss in losses)
     if lost:
         of_node = update(nodes).where(nodes.c.node == birth.node)
         conn.execute(of_node.values(cloud_lost=saturating(nodes.c.cloud_lost, lost)))
-    idle = [e for e, what in held.items() if e not in changed and what.state == NORMAL and not what.progress.highest]
-    for epoch in idle:  # named once, never sent, and held no more: the table stays as small as a birth
-        _forget(conn, birth.node, *_is(birth.node, epoch))
     return losses
+
+
+def _retire_unnamed(conn: Connection, node: str, held: Mapping[Epoch, Held], named: Collection[Epoch]) -> None:
+    """Retire the epochs that a good birth does not name, below the highest confirmed one (P5.7), and those that were
+    named once and have never sent.
+
+    Each by itself: a message that stays stuck in an old epoch must not keep all later ones open until there are too
+    many.
+    """
+    normal = {epoch: what for epoch, what in held.items() if what.state == NORMAL}
+    confirmed = max((epoch.n for epoch, what in normal.items() if what.progress.highest), default=0)
+    _forget(
+        conn,
+        node,
+        [
+            (*epoch, what.ended)
+            for epoch, what in sorted(normal.items())
+            if epoch not in named and (epoch.n < confirmed or not what.progress.highest)
+        ],
+    )
 
 
 def _raise(node: str, epoch: Epoch, seen: Progress, mark: int, at: float) -> list[Loss]:
@@ -181,7 +242,7 @@ def doubt(
     text = alarm(conn, node, verdict.text)
     others = sorted(e for e, what in held.items() if what.state == DOUBTFUL and e != epoch)
     for old in others[: max(0, len(others) + 1 - DOUBTFUL_MAX)]:
-        conn.execute(delete(progress).where(*_is(node, old)))
+        conn.execute(_DELETE, {"of": node, "n": old.n, "uuid": old.uuid})
     return restored_copy(node, f"conflict-{epoch}", verdict.epoch, verdict.first, verdict.last, text, at)
 
 
@@ -194,17 +255,16 @@ def alarm(conn: Connection, node: str, found: str) -> str:
     return text
 
 
-def _is(node: str, epoch: Epoch) -> tuple[Any, ...]:
-    return (progress.c.node == node, progress.c.n == epoch.n, progress.c.uuid == epoch.uuid)
-
-
-def _forget(conn: Connection, node: str, *which: Any) -> None:
-    """Delete rows of ``progress`` and remember only that there were such epochs."""
-    columns = (progress.c.node, progress.c.n, progress.c.uuid, progress.c.ended)
-    there = select(retired.c.n).where(retired.c.node == node, *(retired.c[c.name] == c for c in columns[1:3]))
-    gone = select(*columns).where(*which, ~there.correlate(progress).exists())
-    conn.execute(insert(retired).from_select([column.name for column in columns], gone))
-    conn.execute(delete(progress).where(*which))
+def _forget(conn: Connection, node: str, epochs: Sequence[tuple[int, str, int]]) -> None:
+    """Delete these epochs (counter, uuid, ended) from ``progress``, and remember only that there were such."""
+    if not epochs:
+        return
+    counters = sorted({n for n, *_ in epochs})
+    there = {tuple(row) for row in conn.execute(_PAST, {"of": node, "counters": counters})}
+    fresh = [{"node": node, "n": n, "uuid": uuid, "ended": e} for n, uuid, e in epochs if (n, uuid) not in there]
+    if fresh:
+        conn.execute(_REMEMBER, fresh)
+    conn.execute(_DELETE, [{"of": node, "n": n, "uuid": uuid} for n, uuid, _ in epochs])
 
 
 class Origin(Enum):
@@ -215,15 +275,14 @@ class Origin(Enum):
     UNKNOWN = "unknown"  # older than what is remembered: nobody can tell
 
 
-def origin_of(conn: Connection, node: str, epoch: Epoch, sequence: int, retired_through: int) -> Origin:
-    """Say whose a message is, by what is remembered of retired epochs."""
-    of_node = retired.c.node == node
-    itself = select(retired.c.ended).where(of_node, retired.c.n == epoch.n, retired.c.uuid == epoch.uuid)
-    ended = conn.execute(itself).scalar()
+def origin_of(conn: Connection, node: str, epoch: Epoch, sequence: int, retired_through: int, newest: int) -> Origin:
+    """Say whose a message is, by what is remembered of retired epochs. ``newest`` is the highest known counter."""
+    ended = conn.execute(_ENDED, {"of": node, "n": epoch.n, "uuid": epoch.uuid}).scalar()
     if ended is not None:
         return Origin.FOREIGN if 0 < ended <= sequence else Origin.RETIRED
-    older = select(retired.c.n).where(of_node, retired.c.n <= epoch.n).limit(1)
-    if epoch.n > retired_through or conn.execute(older).first() is not None:
+    if epoch.n < newest - RETIRED_MAX:
+        return Origin.UNKNOWN
+    if epoch.n > retired_through or conn.execute(_ANY_OLDER, {"of": node, "n": epoch.n}).first() is not None:
         return Origin.FOREIGN
     return Origin.UNKNOWN
 
@@ -234,16 +293,10 @@ def retire(conn: Connection, node: str, lowest_named: int, retired_through: int)
     Their progress rows go, ``retired_through`` stays and refuses their late messages; an epoch in doubt stays in doubt.
     Returns the new value.
     """
-    confirmed = conn.execute(
-        select(progress.c.n)
-        .where(progress.c.node == node, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
-        .order_by(progress.c.n.desc())
-        .limit(1)
-    ).scalar()
+    confirmed = conn.execute(_CONFIRMED, {"of": node}).scalar()
     through = min(lowest_named, confirmed or 0) - 1
     if through <= retired_through:
         return retired_through
-    _forget(conn, node, progress.c.node == node, progress.c.n <= through, progress.c.state != DOUBTFUL)
-    conn.execute(delete(retired).where(retired.c.node == node, retired.c.n < through - RETIRED_MAX))
-    conn.execute(update(nodes).where(nodes.c.node == node).values(retired_through=through))
+    _forget(conn, node, [tuple(row) for row in conn.execute(_BELOW, {"of": node, "n": through})])
+    conn.execute(_SET_NODE, {"of": node, "retired_through": through})
     return through

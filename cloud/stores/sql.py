@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, update
+from sqlalchemy import Connection, Engine, bindparam, insert, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
 
@@ -83,6 +83,8 @@ class _Task(msgspec.Struct):
     work: Callable[[Connection], Any]
     future: asyncio.Future[Any]
 
+
+_SET_NODE = update(nodes).where(nodes.c.node == bindparam("of"))  # made once: that costs more than to execute it
 
 _Op = _Batch | _Presence | _Report | _Letter | _Task
 _Done = list[tuple[_Op, Any]]
@@ -307,6 +309,6 @@ def _write_report(conn: Connection, op: _Report) -> None:
     values: dict[str, Any] = {"status": status, "last_seen": op.at, "reported_at": op.at}
     if op.status.rules_version:
         values["rules_version"] = op.status.rules_version
-    found = conn.execute(update(nodes).where(nodes.c.node == op.node).values(**values))
+    found = conn.execute(_SET_NODE, {"of": op.node, **values})
     if not found.rowcount:  # a node that was never born here: the store is new, and its birth will come
         conn.execute(insert(nodes).values(node=op.node, first_seen=op.at, since=op.at, **values))

@@ -219,7 +219,7 @@ class StatusCommit:
             self._raise_conflict(message, conflicts.named_twice(epoch, known))
             return CONFLICT, conflicts.named_twice(epoch, known)
         if epoch.n <= max(born_n, through):
-            origin = presence.origin_of(self._conn, node, epoch, message.sequence, through)
+            origin = presence.origin_of(self._conn, node, epoch, message.sequence, through, max(born_n, through))
             if origin is Origin.RETIRED:
                 return STALE_EPOCH, f"epoch {epoch} is retired"
             if origin is Origin.UNKNOWN:  # its node keeps it, if there is one that has it

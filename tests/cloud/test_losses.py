@@ -202,6 +202,7 @@ def node_row(lost: dict[str, LossSum] | None = None, **counts: int) -> NodeRow:
             Counted(9, AT - 9), "off", "5 results more are counted here than the node knows of: see its 1 loss",
         ),
         (node_row(accepted=4, confirmed=4), Counted(9, AT + 5), "open", "its next one will tell"),
+        (node_row(accepted=4, confirmed=4), Counted(9, AT + 3600), "off", "than the node knows of"),
         (NodeRow("edge-1"), Counted(9, AT), "open", "the node has not reported its account"),
     ],
 )  # fmt: skip

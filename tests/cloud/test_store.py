@@ -7,9 +7,11 @@ import random
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cloud.settings import StoreSettings
+from cloud.stores import presence
 from cloud.stores.base import StatusMessage
 from cloud.stores.sql import SqlStore
 from common.errors import StorageError
@@ -186,6 +188,58 @@ async def test_an_epoch_below_the_named_and_confirmed_is_retired(tmp_path: Path)
         await store.commit([status(1, of=epoch(3))])
         assert (await store.nodes())[0].retired_through == 2
         assert await totals(store) == (4, 0)
+
+
+async def test_a_stuck_message_does_not_keep_later_epochs_open(tmp_path: Path) -> None:
+    """R1.7, P5.7: a message stays stuck in an old epoch, and more agent starts follow than epochs may be open: each
+    other message counts once, and what was confirmed is retired, epoch by epoch.
+    """
+    async with open_store(tmp_path) as store:
+        for n in range(1, 300):
+            named = [str(epoch(1))] if n > 1 else []
+            follows = f"{epoch(n - 1)}.2" if n > 2 else ""
+            assert await store.presence(birth(n, previous=named, follows=follows, next_sequence=1), epoch(n), AT)
+            if n > 1:  # of the first epoch nothing comes through
+                outcome = await store.commit([status(1, of=epoch(n))])
+                assert (outcome.new, outcome.refused) == (1, [])
+        again = await store.commit([status(1, of=epoch(n)) for n in range(2, 297)])
+        assert {refused.reason for refused in again.refused} == {"stale_epoch"}
+        assert (await store.commit([status(1)])).new == 1
+        (row,) = await store.nodes()
+        assert (row.conflict, row.cloud_lost, row.refused) == ("", 0, 295)
+        assert await totals(store) == (299, 0)
+
+
+async def test_a_late_birth_opens_no_retired_epoch(tmp_path: Path) -> None:
+    """P5.7: a birth that comes again, as it was before its older epoch was confirmed, does not let that count twice."""
+    async with open_store(tmp_path) as store:
+        late = birth(3, previous=[str(epoch(1)), str(epoch(2))])
+        await store.presence(late, epoch(3), AT)
+        await store.commit([status(1, of=epoch(2)), status(1, of=epoch(3))])
+        await store.presence(birth(3, session=2, previous=[str(epoch(1))]), epoch(3), AT)
+        await store.presence(msgspec.structs.replace(late, session=2), epoch(3), AT)
+        outcome = await store.commit([status(1, of=epoch(2))])
+        assert [refused.reason for refused in outcome.refused] == ["stale_epoch"]
+        assert await totals(store) == (2, 0)
+
+
+async def test_retired_epochs_are_remembered_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R1.6: a crash loop with a stuck message fills no table, and a message older than memory raises no alarm."""
+    monkeypatch.setattr(presence, "RETIRED_MAX", 50)
+    async with open_store(tmp_path) as store:
+        for n in range(1, 110):
+            await store.presence(birth(n, previous=[str(epoch(1))] if n > 1 else []), epoch(n), AT)
+            await store.commit([status(1, of=epoch(n))] if n > 1 else [])
+        with sqlite3.connect(tmp_path / "cloud.db") as raw:
+            (kept,) = raw.execute("SELECT count(*) FROM retired").fetchone()
+            (open_now,) = raw.execute("SELECT count(*) FROM progress").fetchone()
+        raw.close()
+        assert 45 < kept <= 50
+        assert open_now <= 4
+        (refused,) = (await store.commit([status(2, of=epoch(5))])).refused
+        assert refused.reason == "conflict"
+        assert (await store.nodes())[0].conflict == ""
+        assert (await store.commit([status(1)])).new == 1
 
 
 async def test_too_many_epochs_are_refused(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from cloud.handlers import CONTENT_TYPES, Handlers
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
 from cloud.settings import CloudSettings, QueueSettings
-from cloud.upstream import Pair, Route, UpstreamController, extended, routes
+from cloud.upstream import RESULT_BYTES, Pair, Route, UpstreamController, extended, routes
 from common.clock import SystemClock
 from common.errors import ConfigError
 from common.message import Message, new
 from common.messaging.memory import MemoryHub, MemoryLayer
 from tests.cloud.node import ROOT, Node, node_on
-from tests.cloud.samples import ok, open_store, totals
+from tests.cloud.samples import bad, ok, open_store, totals
 from tests.support.wait import eventually
 
 
@@ -128,6 +128,23 @@ async def test_the_rulestatus_queue_is_bounded_in_results(tmp_path: Path) -> Non
             await asyncio.sleep(0)
         await eventually(lambda: upstream.statistics()["held_overflow"] == 5)
         assert upstream.statistics()["held_queued"] == 4
+
+
+async def test_few_large_results_fill_the_queue_too(tmp_path: Path) -> None:
+    """R3, hostile node: one result with 100 KB of detail weighs as two hundred; overflow is counted."""
+    never = asyncio.Event()
+
+    async def stuck(messages: Sequence[Message[Any]]) -> None:
+        await never.wait()
+
+    usual = routes(Parts(MemoryHub(), None).handlers, QueueSettings(rulestatus_results_max=1000, rulestatus_workers=1))
+    row = usual["rulestatus", "update"]._replace(name="held", handler=stuck, batch_max=1)
+    async with dispatching(tmp_path, {("rulestatus", "update"): row}) as (upstream, _, node):
+        for sequence in range(1, 21):
+            await node.results(sequence, bad(detail="x" * 100_000))
+            await asyncio.sleep(0)
+        await eventually(lambda: sum(upstream.statistics()[f"held_{name}"] for name in ("overflow", "queued")) == 19)
+        assert upstream.statistics()["held_queued"] == 1000 // (4 + 100_000 // RESULT_BYTES)
 
 
 async def test_messages_that_wait_are_taken_in_batches_in_order(tmp_path: Path) -> None:

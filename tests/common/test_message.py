@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import msgspec
@@ -97,3 +98,19 @@ def test_p1_3_unknown_operations_pass() -> None:
     """Operations are no enum at decode."""
     sent = message.new(operation="unhold-upgrade", resource="node/n/d/lease/x")
     assert codec.decode(codec.encode(sent)) == sent
+
+
+def test_ids_are_uuid7_in_order_whatever_the_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are version 7 of RFC 9562 with the time of their creation, and rise: within a millisecond, beyond its 4,096
+    ids, and when the clock steps back.
+    """
+    clock = [*[1_900_000_000_000] * 5000, 1_900_000_000_500, *[1_800_000_000_000] * 10]
+    times = iter(clock)
+    monkeypatch.setattr(message, "_last_id", 0)
+    monkeypatch.setattr(message, "now_ms", lambda: next(times))
+    ids = [message.new_id() for _ in clock]
+    parsed = [uuid.UUID(text) for text in ids]
+    assert {(each.version, each.variant) for each in parsed} == {(7, uuid.RFC_4122)}
+    assert [str(each) for each in parsed] == ids == sorted(set(ids))
+    assert [each.int >> 80 for each in parsed[:4096]] == clock[:4096]
+    assert parsed[5000].int >> 80 == clock[5000]

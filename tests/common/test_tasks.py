@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -106,3 +107,23 @@ async def test_stop_while_a_task_waits_to_be_started_again() -> None:
     tasks.start("work", work)
     await failed.wait()
     await asyncio.wait_for(tasks.stop(), 1)
+
+
+async def test_a_swallowed_cancellation_does_not_hang_the_stop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that takes its cancellation for something else is cancelled again, and named."""
+    monkeypatch.setattr("common.tasks.CANCEL_AGAIN_S", 0.01)
+    running = asyncio.Event()
+
+    async def work() -> None:
+        running.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    tasks = Tasks("owner")
+    tasks.start("deaf", work)
+    await running.wait()
+    await asyncio.wait_for(tasks.stop(), 5)
+    assert "owner.deaf does not end" in caplog.text

@@ -219,3 +219,51 @@ def test_first_controller_of_a_connection_begins_the_live_lane():
     up.link.disconnect()
     up.connect()
     assert len(attended) == 2
+
+
+def test_a_cloud_that_is_late_is_not_flooded_with_copies():
+    """P5.6, R3: while confirmations take ten seconds, because a thousand nodes came back at once, a full window costs
+    at most a few copies, and what is sent after the first confirmation is not sent again at all.
+    """
+    up = Up()
+    up.connect()
+    up.uplink.add([frozen(n) for n in range(1, 65)])
+    for through in range(1, 65):  # the pace grows to the window
+        up.uplink.confirmed(Confirmation(str(EPOCH), through))
+    messages = [frozen(n) for n in range(65, 129)]
+    up.uplink.add(messages)
+    before = len(up.link.published)
+    for _ in range(40):
+        up.pass_time(0.25)
+    assert 1 <= len(up.link.published) - before <= 4
+    up.uplink.confirmed(Confirmation(str(EPOCH), 128))
+    assert up.uplink.unconfirmed == 0
+    up.uplink.add([frozen(129)])
+    up.pass_time(4)
+    up.uplink.confirmed(Confirmation(str(EPOCH), 129))
+    up.uplink.add([frozen(130)])
+    assert [up.pass_time(0.25) for _ in range(22)] == [0] * 22  # twice the four seconds, less a quarter of jitter
+
+
+def test_a_lost_window_is_sent_again_within_seconds():
+    """P5.6: when a whole window was lost on its way and the cloud answers at once, one message asks, and the others
+    follow with its confirmation, in order and faster with each answer.
+    """
+    up = Up()
+    up.connect()
+    up.uplink.add([frozen(n) for n in range(1, 65)])
+    for through in range(1, 65):
+        up.uplink.confirmed(Confirmation(str(EPOCH), through))
+    messages = [frozen(n) for n in range(65, 129)]
+    sequences = {message.payload: message.sequence for message in messages}
+    up.uplink.add(messages)
+    answered = lost = len(up.link.published)
+    took = 0.0
+    while up.uplink.unconfirmed:
+        up.pass_time(0.25)
+        took += 0.25
+        while answered < len(up.link.published):
+            up.uplink.confirmed(Confirmation(str(EPOCH), 64, [sequences[up.sent()[answered]]]))
+            answered += 1
+    assert took <= 8
+    assert sorted(up.sent()[lost:]) == sorted(sequences)

@@ -16,7 +16,7 @@ from pathlib import Path
 from common.errors import QueueFullError
 from common.settings import BrokerSettings
 from edge.agent import Agent
-from edge.settings import EdgeSettings, Settings
+from edge.settings import EdgeSettings, Settings, UplinkSettings
 from edge.status import RuleRef
 from tests.e2e.stack import NODE
 from tests.faults.fault import from_environment
@@ -24,6 +24,7 @@ from tests.faults.records import Record
 
 RULES = [RuleRef("default", f"rule-{n}") for n in range(3)]
 STEP_S = 0.01
+EDGE = EdgeSettings(node=NODE, uplink=UplinkSettings(nodestatus_s=2))  # its account is known soon after the last result
 
 
 class Producer:
@@ -61,7 +62,7 @@ class Producer:
 async def main(url: str, directory: str, name: str, count: str, rate: str, protocol: str) -> None:
     """Run until killed; an agent that fails ends the process, to be started again from what is on disk."""
     broker = BrokerSettings(url=url, protocol=protocol, reconnect_max_s=0.5, keepalive_s=5, stall_s=3)  # type: ignore[arg-type]
-    settings = Settings(data_dir=directory, broker=broker, edge=EdgeSettings(node=NODE))
+    settings = Settings(data_dir=directory, broker=broker, edge=EDGE)
     agent = Agent(settings, fault=from_environment())
     await agent.start()
     await Producer(agent, Path(directory), name).run(int(count), float(rate))

@@ -15,25 +15,37 @@ from common.errors import ControlError
 from common.messaging.child import dies_with_parent
 from tests.faults.fault import VARIABLE
 from tests.support.brokers import Broker
+from tests.support.nursery import Forked, Nursery
 from tests.support.proxy import TcpProxy
 from tests.support.wait import eventually
 
 
 class Child:
-    """One program of the tests as a process, started, killed and started again."""
+    """One program of the tests as a process, started, killed and started again.
+
+    With a ``nursery`` of the same module it starts as a fork, without the time that imports take, unless told to start
+    ``cold``.
+    """
 
     def __init__(self, module: str, log: Path) -> None:
-        self._module, self._log = module, log
-        self.process: subprocess.Popen[bytes] | None = None
+        self.module, self._log = module, log
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self.nursery: Nursery | None = None
         self.starts = 0
 
-    def start(self, *args: object, fault: str = "", environment: dict[str, str] | None = None) -> None:
+    def start(
+        self, *args: object, fault: str = "", environment: dict[str, str] | None = None, cold: bool = False
+    ) -> None:
         """Start with these arguments; ``fault`` is the point at which it kills itself."""
-        command = dies_with_parent([sys.executable, "-m", self._module, *map(str, args)])
         env = {**(os.environ if environment is None else environment), VARIABLE: fault}
+        self.starts += 1
+        if self.nursery is not None and not cold:
+            more = {name: value for name, value in env.items() if os.environ.get(name) != value}
+            self.process = self.nursery.start([str(arg) for arg in args], more, self._log)
+            return
+        command = dies_with_parent([sys.executable, "-m", self.module, *map(str, args)])
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
-        self.starts += 1
 
     @property
     def ended(self) -> int | None:
@@ -87,16 +99,16 @@ class Pipeline:
         await self.edge_proxy.stop()
         await self.cloud_proxy.stop()
 
-    def start_edge(self, *, fault: str = "", environment: dict[str, str] | None = None) -> str:
+    def start_edge(self, *, fault: str = "", environment: dict[str, str] | None = None, cold: bool = False) -> str:
         """Start the edge and return the name that the ids of this life begin with."""
         name = f"life{self.edge.starts}"
         args = (self.edge_proxy.url, self.edge_dir, name, self._count, self._rate, self.broker.protocol)
-        self.edge.start(*args, fault=fault, environment=environment)
+        self.edge.start(*args, fault=fault, environment=environment, cold=cold)
         return name
 
-    def start_cloud(self, *, fault: str = "", environment: dict[str, str] | None = None) -> None:
+    def start_cloud(self, *, fault: str = "", environment: dict[str, str] | None = None, cold: bool = False) -> None:
         args = (self.cloud_proxy.url, self.cloud_dir, self.broker.protocol)
-        self.cloud.start(*args, fault=fault, environment=environment)
+        self.cloud.start(*args, fault=fault, environment=environment, cold=cold)
 
     def accepted(self) -> list[str]:
         """The ids that the edge said are durable, in order."""
@@ -145,6 +157,22 @@ class Pipeline:
         lost = sum(1 for source in accepted if source not in self.seen)
         doubled = sum(times - 1 for times in self.seen.values())
         return len(accepted), counted, lost, doubled
+
+    async def ledger(self, timeout: float = 30) -> tuple[str, list[str]]:
+        """The node's balance in the cloud's ledger, when it can be said, and its words (P5.11)."""
+        found: tuple[str, list[str]] = ("open", [])
+
+        async def known() -> bool:
+            nonlocal found
+            try:
+                (row,) = (await call(socket_path(self.cloud_dir, "cloud"), "ledger"))["nodes"]
+            except ControlError:
+                return False
+            found = row["balance"], row["words"]
+            return found[0] != "open"
+
+        await eventually(known, timeout, what="the ledger knows the node's account")
+        return found
 
     async def _answers(self) -> bool:
         return await self.counted() >= 0

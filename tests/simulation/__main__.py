@@ -1,12 +1,15 @@
 """Run seeds: ``python -m tests.simulation --seeds 10000`` runs many, ``--seed N`` replays one and shows its steps.
 
-``--real`` puts real SQLite files under spool and store: slower, and the same to the last step. Ends with status 1, the
-seed and its last steps when a promise was broken. ``offline`` as the first argument runs tests/simulation/offline.py.
+``--jobs`` processes share the seeds, and a line says once in a while how far they are. ``--real`` puts real SQLite
+files under spool and store: slower, and the same to the last step. Ends with status 1 when a promise was broken; each
+broken one is printed when it is found: the seed, its last steps and the command that replays it.
+``offline`` as the first argument runs tests/simulation/offline.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import multiprocessing
 import os
@@ -14,13 +17,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from tests.simulation import offline
 from tests.simulation.world import Outcome, SimulationError, World
 
 CHUNK_SEEDS = 100
+COLLECT_SEEDS = (
+    25  # between two garbage collections: a run leaves cycles, and looking for them all the time costs a tenth
+)
+FAILURES_SHOWN = 3
+PROGRESS_S = 10.0
 
 
 def simulate(seed: int, *, real: bool = False, trace_max: int | None = 60) -> tuple[Outcome, World]:
@@ -39,6 +46,8 @@ def _chunk(args: tuple[int, int, bool]) -> tuple[int, list[int], list[str]]:
     logging.disable()
     sums, failures = [0] * len(Outcome._fields), []
     for seed in range(start, start + count):
+        if seed % COLLECT_SEEDS == 0:
+            gc.collect()
         try:
             outcome, _ = simulate(seed, real=real)
         except SimulationError as exc:
@@ -53,24 +62,44 @@ def _chunks(start: int, count: int, real: bool) -> Iterator[tuple[int, int, bool
         yield at, min(CHUNK_SEEDS, start + count - at), real
 
 
+def _prepare() -> None:
+    """Begin a process of the pool: what is loaded stays, so no collection looks at it."""
+    logging.disable()
+    gc.freeze()
+    gc.disable()
+
+
 def _many(start: int, count: int, jobs: int, real: bool) -> int:
     """Run ``count`` seeds on ``jobs`` processes and say what came out; the exit status."""
-    began, done = time.monotonic(), 0
-    sums, failures = [0] * len(Outcome._fields), []
-    with multiprocessing.Pool(jobs) as pool:
+    began = shown = time.monotonic()
+    done = failed = 0
+    sums = [0] * len(Outcome._fields)
+    with multiprocessing.Pool(jobs, _prepare) as pool:
         parts: Iterable[tuple[int, list[int], list[str]]] = pool.imap_unordered(_chunk, _chunks(start, count, real))
-        for number, part, failed in parts:
+        for number, part, failures in parts:
             done += number
             sums = [total + value for total, value in zip(sums, part, strict=True)]
-            failures += failed
-    minutes = (time.monotonic() - began) / 60
+            for text in failures[: max(0, FAILURES_SHOWN - failed)]:
+                _say(f"\n{text}\n")
+            failed += len(failures)
+            if (now := time.monotonic()) >= shown + PROGRESS_S:
+                left = (count - done) * (now - began) / done
+                _say(f"{done} of {count} seeds, {_rate(done, now - began)}, {failed} failed, {left:.0f} s to go")
+                shown = now
+    seconds = time.monotonic() - began
     facts = ", ".join(f"{value} {name}" for name, value in zip(Outcome._fields, sums, strict=True))
-    rate = f"{done / minutes:.0f} seeds a minute"
-    sys.stdout.write(f"{done} seeds from {start} in {minutes * 60:.1f} s: {rate}\n{facts}\n")
-    for text in islice(failures, 3):
-        sys.stdout.write(f"\n{text}\n")
-    sys.stdout.write(f"{len(failures)} failed\n" if failures else "clean: none lost, none doubled\n")
-    return 1 if failures else 0
+    _say(f"{done} seeds from {start} in {seconds:.1f} s on {jobs} processes: {_rate(done, seconds)}\n{facts}")
+    _say(f"{failed} failed" if failed else "clean: none lost, none doubled")
+    return 1 if failed else 0
+
+
+def _rate(done: int, seconds: float) -> str:
+    return f"{done / seconds * 60:.0f} seeds a minute"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _one(seed: int, real: bool) -> int:

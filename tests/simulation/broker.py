@@ -2,9 +2,8 @@
 
 A connection is TCP: what is written arrives in order, and when it breaks, a part of what was under way has arrived.
 Everything else is the broker's fault: it drops, doubles, overtakes, keeps old messages for later, acknowledges and
-discards, is restarted empty, and closes connections. Only presence stays in order and is not kept for later: within a
-topic every broker keeps the order (MQTT 4.6), and which birth is the present one rests on it. Sessions are clean, as
-both sides of the uplink use them.
+discards, is restarted empty, and closes connections. Presence is no exception: within a topic every broker should keep
+the order (MQTT 4.6), but not all bridges do. Sessions are clean, as both sides of the uplink use them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import msgspec
 from common.codec import PAYLOAD_BYTES_MAX
 from common.errors import NotConnectedError
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Properties, Subscription, Will
-from common.topics import PRESENCE, matches
+from common.topics import matches
 
 GHOSTS_MAX = 64  # old messages that the broker may deliver once more, much later
 
@@ -117,6 +116,7 @@ class Broker:
         self._rng, self._arrived = rng, arrived
         self.up = True
         self.discarding = False  # acknowledges and throws away
+        self.stuck: set[bytes] = set()  # payloads that never come through
         self.drop = self.double = self.overtake = self.haunt = 0.0  # probabilities per message
         self._retained: dict[str, Inbound] = {}
         self._links: dict[str, SimLink] = {}
@@ -142,7 +142,7 @@ class Broker:
         inbound, on_done = link.outbox.popleft()
         self._arrived(inbound)
         code = PUBLISHED
-        if not self.discarding:
+        if not self.discarding and inbound.payload not in self.stuck:
             code = PUBLISHED if self._route(inbound) or inbound.retain else NOBODY_LISTENS
         if inbound.qos:
             link.acks.append((on_done, code))
@@ -164,12 +164,7 @@ class Broker:
             link.inbox.append(inbound)
             if self.double and self._rng.random() < self.double:
                 link.inbox.append(inbound)
-        if (
-            self.haunt
-            and not _is_presence(inbound)
-            and self._rng.random() < self.haunt
-            and len(self.ghosts) < GHOSTS_MAX
-        ):
+        if self.haunt and self._rng.random() < self.haunt and len(self.ghosts) < GHOSTS_MAX:
             self.ghosts.append(inbound)
         return heard
 
@@ -177,8 +172,7 @@ class Broker:
         """Deliver the next message of this connection, or any when the broker lets messages overtake each other."""
         if not self.overtake or not link.inbox or self._rng.random() >= self.overtake:
             return link.deliver()
-        at = self._rng.randrange(len(link.inbox))
-        return link.deliver(0 if _is_presence(link.inbox[at]) else at)
+        return link.deliver(self._rng.randrange(len(link.inbox)))
 
     def haunting(self) -> bool:
         """Deliver one old message again: an old session that comes back."""
@@ -229,11 +223,8 @@ class Broker:
     def heal(self) -> None:
         """No more faults from now on."""
         self.up, self.discarding = True, False
+        self.stuck.clear()
         self.drop = self.double = self.overtake = self.haunt = 0.0
-
-
-def _is_presence(inbound: Inbound) -> bool:
-    return inbound.topic.split("/", 2)[1] == PRESENCE
 
 
 def _nobody(code: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cloud.handlers import CONTENT_TYPES, status_message
 from cloud.sessions import Sessions, is_retained
-from cloud.stores.base import CommitOutcome, StatusMessage
+from cloud.stores.base import TOO_MANY_EPOCHS, CommitOutcome, StatusMessage
 from common.clock import Clock
 from common.codec import encode
 from common.errors import NotConnectedError, StorageError
@@ -27,6 +27,7 @@ from tests.simulation.broker import Broker, SimLink
 from tests.simulation.disk import Crash
 from tests.simulation.node import ROOT
 from tests.simulation.store import SimStore
+from tests.simulation.truth import require
 
 NAME = "cloud-1"
 
@@ -128,6 +129,7 @@ class Controller:
         for refused in outcome.refused:
             message = refused.message
             self.refusals += 1
+            require(refused.reason != TOO_MANY_EPOCHS, "{} is refused: {}", message.node, refused.detail)
             resource = build_resource(message.node, message.namespace, RULESTATUS)
             self.answers.append(_answer(message.msg_id, resource, ERROR, Refusal(refused.reason, refused.detail)))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,21 @@ class Crash(BaseException):
     """The process is gone: kill -9, or the power with it. Nothing may catch it but the scheduler."""
 
 
+@cache
+def _empty() -> bytes:
+    """A database with the spool's tables and nothing in them."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    db.executescript(_SCHEMA)
+    return db.serialize()
+
+
 class Disk:
     """What is committed. ``fault`` strikes once; without ``synced`` a power cut takes what was committed last."""
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        self.db.executescript(_SCHEMA)
+        self.db.deserialize(_empty())
         self.last_epoch = 0
         self.fault = ""
         self.synced = True
@@ -84,9 +93,21 @@ class FileDb(SpoolDb):
 class MemoryDb(FileDb):
     """The same over the disk's database in memory: opening and syncing, the slow parts, cost nothing."""
 
+    _bytes_used: int | None = None
+
     def open(self) -> State:
-        self._db = self.disk.db
+        self._db, self._bytes_used = self.disk.db, None
         return self._own(self._db)
+
+    def apply(self, changes: Changes) -> None:
+        self._bytes_used = None
+        super().apply(changes)
+
+    def bytes_used(self) -> int:
+        """Only a transaction changes it, and the spool asks several times in each."""
+        if self._bytes_used is None:
+            self._bytes_used = super().bytes_used()
+        return self._bytes_used
 
     def close(self) -> None:
         self._db = None

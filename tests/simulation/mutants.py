@@ -179,6 +179,12 @@ def births_retire_all_older_epochs(stack: ExitStack) -> None:
 
 
 @_mutant
+def only_the_lowest_named_epoch_retires(stack: ExitStack) -> None:
+    """A message that stays stuck keeps every later epoch open, until there are too many."""
+    stack.enter_context(_replaced(presence, _retire_unnamed=lambda *args: None))
+
+
+@_mutant
 def retired_epochs_count_again(stack: ExitStack) -> None:
     """Progress of a retired epoch is thrown away, and its late messages are taken for new ones."""
     take = StatusCommit._take

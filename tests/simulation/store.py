@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Executable
 
 from cloud.counting import Effects, Sampler
 from cloud.settings import StoreSettings
+from cloud.stores import presence, writes
 from cloud.stores.base import CommitOutcome, StatusMessage
 from cloud.stores.rings import Rings
 from cloud.stores.sql import SqlStore, _Batch, _Presence
 from cloud.stores.tables import metadata, schema
 from common.models import Epoch, ExecResult, NodeBirth
+from tests.simulation.prepared import PreparedConnection
 from tests.simulation.truth import Id, ids_in
 
 STORE_FAULTS = ("effects_written", "progress_written", "committed")
 IN_MEMORY = "sqlite://"
-_SETTINGS = StoreSettings(ring_rate_max=0)
+EPOCHS_MAX = 80  # that are open of a node: a window of 64 names as many, and some births may be lost
+_SETTINGS = StoreSettings(ring_rate_max=0, epochs_per_node_max=EPOCHS_MAX)
 _EMPTY = [f"DELETE FROM {table.name}" for table in metadata.sorted_tables if table is not schema]
 
 Watch = Callable[[list[Id]], None]  # is told what a committed transaction has counted
@@ -54,8 +57,14 @@ class _WatchedRings(Rings):
 
 @cache
 def _in_memory() -> SqlStore:
+    """The store in memory, with a connection in the place of its engine: both have ``begin``."""
     store = SqlStore(IN_MEMORY, _SETTINGS)
     store._open()
+    assert store._engine is not None
+    kept = [vars(module).values() for module in (presence, writes)] + [vars(store._statements).values()]
+    constants = [value for values in kept for value in values if isinstance(value, Executable)]
+    constants.append(presence._upsert(store._statements.insert))
+    store._engine = PreparedConnection(store._engine, constants)  # type: ignore[assignment]
     return store
 
 
@@ -106,13 +115,18 @@ class SimStore:
 
     def totals(self) -> dict[str, int]:
         """Executions counted, by node."""
-        with self._engine.connect() as conn:
+        with self._engine.begin() as conn:
             rows = conn.exec_driver_sql("SELECT node, sum(count) FROM counters GROUP BY node")
             return {node: int(count) for node, count in rows}
 
+    def open_epochs(self) -> dict[str, int]:
+        """Epochs that are not retired, by node."""
+        with self._engine.begin() as conn:
+            return dict(tuple(row) for row in conn.exec_driver_sql("SELECT node, count(*) FROM progress GROUP BY node"))
+
     def alarms(self) -> dict[str, str]:
         """What the store holds against nodes (P5.8), by node: a conflict, or messages that it thinks it has lost."""
-        with self._engine.connect() as conn:
+        with self._engine.begin() as conn:
             rows = conn.exec_driver_sql("SELECT node, conflict, cloud_lost FROM nodes")
             return {node: text or f"{lost} lost" for node, text, lost in rows if text or lost}
 

@@ -196,7 +196,10 @@ TestExactness = Exactness.TestCase
 
 @pytest.mark.parametrize("name", ["forget_a_bit", "delete_on_puback", "epoch_reused", "told_before_durable"])
 def test_machine_finds_mistakes(name: str) -> None:
-    """The machine can fail, too: it finds these mistakes within its usual number of examples."""
-    found = settings(SETTINGS, database=None, derandomize=True, phases=[Phase.generate])
+    """The machine can fail, too: it finds these mistakes, most within its usual number of examples.
+
+    Not always: what hypothesis draws depends on the modules that are loaded, for it takes constants from their source.
+    """
+    found = settings(SETTINGS, max_examples=400, database=None, derandomize=True, phases=[Phase.generate])
     with mutated(name), pytest.raises((AssertionError, Flaky)):
         run_state_machine_as_test(Exactness, settings=found)

@@ -17,6 +17,7 @@ from edge.settings import UplinkSettings
 from edge.spooldb import Changes, State
 
 INPUT_RULE = "journalled"  # its results end when they end: no order among them
+HEADER_BYTES = 600  # of a message, at most, on top of its results
 _ID = re.compile(rb"<([a-z0-9-]+)\.([a-z0-9]+)\.(\d+)x(\d+)>")
 
 
@@ -75,6 +76,7 @@ class NodeTruth:
         self.accepted_weight = self.counted_weight = self.confirmed_weight = self.dropped_weight = 0
         self.frozen: dict[tuple[int, int], list[Id]] = {}  # all that ever were
         self.in_window: dict[tuple[int, int], Frozen] = {}
+        self._window_weight = self._window_bytes = 0  # of the messages in it, without the headers that come on top
         self.in_frozen: set[Id] = set()
         self._stands_for: dict[Id, set[Id]] = {}  # what was folded into a result that keeps its own id (P5.10)
         self._arrived: set[bytes] = set()
@@ -127,7 +129,7 @@ class NodeTruth:
         for key in changes.gone_messages:
             lost = [each for each in self.frozen[key] if each not in self.counted]
             require(not lost, "message {} was deleted, but the cloud has not counted {}", key, lost)
-            self.in_window.pop(key)
+            self._leave(self.in_window.pop(key))
         for message in changes.new_messages:
             self._freeze(message)
         require(
@@ -186,6 +188,14 @@ class NodeTruth:
         self.in_frozen.update(ids)
         self._accept(ids)
         self.in_window[key] = message
+        self._window_weight += message.weight
+        self._window_bytes += len(message.payload) - HEADER_BYTES
+        low = min(sequence for n, sequence in self.in_window if n == key[0])
+        require(low <= key[1] <= low + 63, "sequence {} of epoch {}, 64 above {}", key[1], key[0], low)
+
+    def _leave(self, message: Frozen) -> None:
+        self._window_weight -= message.weight
+        self._window_bytes -= len(message.payload) - HEADER_BYTES
 
     def _check_window(self, state: State) -> None:
         window, bounds = self.in_window, self.window
@@ -193,12 +203,8 @@ class NodeTruth:
             require(state.epoch.n > self._last_epoch, "epoch {} after {}", state.epoch.n, self._last_epoch)
             self._last_epoch = state.epoch.n
         require(len(window) <= bounds.window_messages, "{} messages in the window", len(window))
-        sizes = [len(message.payload) - 600 for message in window.values()]  # headers come on top of the bodies
-        require(len(window) < 2 or sum(sizes) <= bounds.window_bytes, "{} bytes in the window", sum(sizes))
-        lowest: dict[int, int] = {}
-        for n, sequence in window:
-            low = lowest.setdefault(n, sequence)
-            require(low <= sequence <= low + 63, "sequence {} of epoch {}, 64 above {}", sequence, n, low)
+        size = self._window_bytes
+        require(len(window) < 2 or size <= bounds.window_bytes, "{} bytes in the window", size)
 
     # -- the broker ----------------------------------------------------------------------------------------------------
 
@@ -228,7 +234,7 @@ class NodeTruth:
 
     def check_counts(self) -> None:
         """P5.11: confirmed <= counted <= confirmed + in window."""
-        window = sum(message.weight for message in self.in_window.values())
+        window = self._window_weight
         require(
             self.confirmed_weight <= self.counted_weight <= self.confirmed_weight + window,
             "confirmed {}, counted {}, in window {}", self.confirmed_weight, self.counted_weight, window,

@@ -25,7 +25,7 @@ from tests.simulation.broker import Broker, SimLink
 from tests.simulation.controller import NAME, Controller
 from tests.simulation.disk import DISK_FAULTS, Crash
 from tests.simulation.node import POINTS, Node
-from tests.simulation.store import IN_MEMORY, STORE_FAULTS, SimStore
+from tests.simulation.store import EPOCHS_MAX, IN_MEMORY, STORE_FAULTS, SimStore
 from tests.simulation.truth import Id, Violation, require
 
 TRACE_STEPS = 60  # of the last steps, shown with a failure
@@ -39,6 +39,7 @@ FAULTS = {
     "crash_edge": 2, "crash_cloud": 2, "disk_fault": 2, "store_fault": 2, "cut_edge": 2, "cut_cloud": 2,
     "point": 2, "restart_broker": 1, "wipe_broker": 1, "broker_back": 30, "partition": 1, "heal": 10, "discard": 1,
     "ghost": 10, "late_will": 5, "clock_jump": 0.5, "stop_edge": 0.5, "restarts": 0.5, "flap": 1, "quiet": 1,
+    "stick": 0.5,
 }  # fmt: skip
 
 
@@ -391,6 +392,15 @@ class World:
         self.clock.jump(to - self.clock.time())
         return int(to)
 
+    def _stick(self) -> Any:
+        """One of a node's messages never comes through, until the faults are over."""
+        window = self._any().truth.in_window
+        if not window:
+            return None
+        key = self.rng.choice(list(window))
+        self.broker.stuck.add(window[key].payload)
+        return key
+
     def _stop_edge(self) -> Any:
         node = self._any()
         if not node.running or node.disk.fault or node.doomed:
@@ -399,18 +409,27 @@ class World:
         return node.name
 
     def _restarts(self) -> Any:
-        """Restarts in quick succession, each with a result of its own: many epochs."""
-        node, count = self._any(), self.rng.choice((3, 10, 70))
+        """Restarts in quick succession, each with a result of its own: many epochs. In half of the cases what can be
+        delivered is, each time, so that only what is stuck stays open.
+        """
+        node, count, quiet = self._any(), self.rng.choice((3, 10, 90)), self.rng.random() < 0.5
+        if quiet and self.rng.random() < 0.5:
+            self._stick()
         for _ in range(count):
             if node.running:
                 node.produce(self.rng.choice(self.rules))
                 node.commit(1000)
-                if self.rng.random() < 0.3:
+                if quiet or self.rng.random() < 0.3:
                     node.writer.hand_over()
                     node.link.connect()
+                if quiet:
+                    self.cloud.link.connect()
+                    self._round()
                 node.crash()
             self._boot(node)
-        return node.name, count
+        open_epochs = self.store.open_epochs().get(node.name, 0)
+        require(open_epochs <= EPOCHS_MAX, "{} has {} open epochs", node.name, open_epochs)
+        return node.name, count, quiet, f"{open_epochs} open"
 
     def _flap(self) -> Any:
         """A connection breaks and is back at once, the cloud takes the new birth, and perhaps the node is killed."""

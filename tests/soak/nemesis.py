@@ -16,6 +16,9 @@ from tests.support.powerloss import MODES as LOSSES
 from tests.support.powerloss import POWER_CUT, environment
 
 RECOVERY_MAX_S = 40.0
+BURSTS = (1, 1, 2, 3, 5)  # faults before the pipeline may recover
+PAUSE_S = 0.3  # at most, between two faults
+COLD_PART = 0.15  # of the starts that are not forks
 HALF_OPEN_S = 12.0  # longer than twice the keepalive of five seconds: the connection must be given up by itself
 
 
@@ -29,7 +32,8 @@ class Nemesis:
     def __init__(self, stack: Pipeline, report: Report, rng: random.Random, library: Path | None) -> None:
         self._stack, self._report, self._rng, self._library = stack, report, rng, library
         self._sides: dict[str, Child] = {"edge": stack.edge, "cloud": stack.cloud}
-        self._edge_life = ""
+        self._cold = False  # since the last recovery something was started with all its imports
+        self._burst: list[str] = []  # what was done since the last recovery
         self._faults: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (8, lambda: self._kill("edge")),
             (8, lambda: self._kill("cloud")),
@@ -39,15 +43,21 @@ class Nemesis:
             (4, self._break_network),
         ]
 
-    async def __call__(self, until: float) -> None:
-        """Break and let recover, until then (monotonic seconds)."""
+    async def __call__(self, until: float, kills: int = 0) -> None:
+        """Break and let recover, until then (monotonic seconds) or until there were so many kills (0: no matter).
+
+        Faults come alone or in bursts, one on what the last one has left.
+        """
         weights = [weight for weight, _ in self._faults]
-        while time.monotonic() < until:
-            (_, fault), *_ = self._rng.choices(self._faults, weights)
-            await fault()
-            await self.revive()
+        while time.monotonic() < until and not (kills and self._report.has(kills)):
+            self._cold, self._burst = False, []
+            for _ in range(self._rng.choice(BURSTS)):
+                (_, fault), *_ = self._rng.choices(self._faults, weights)
+                await fault()
+                await self.revive()
+                await asyncio.sleep(self._rng.random() * PAUSE_S)
             await self._recover()
-            await asyncio.sleep(self._rng.random() * 0.3)
+            self._report.progress()
 
     def start(self, side: str, *, calm: bool = False) -> None:
         """Start edge or cloud; unless ``calm``, its power will be cut after some number of operations on its files."""
@@ -56,10 +66,12 @@ class Nemesis:
             cut = self._rng.choice([0, self._rng.randint(1, 300), self._rng.randint(1, 6000)])
             mode = self._rng.choice(list(LOSSES.values()))
             env = environment(self._library, cut=cut, mode=mode, seed=self._rng.randrange(1 << 31))
+        cold = calm or self._rng.random() < COLD_PART
+        self._cold |= cold
         if side == "edge":
-            self._edge_life = self._stack.start_edge(environment=env)
+            self._stack.start_edge(environment=env, cold=cold)
         else:
-            self._stack.start_cloud(environment=env)
+            self._stack.start_cloud(environment=env, cold=cold)
 
     async def revive(self) -> None:
         """Start again what ended by a power cut."""
@@ -73,13 +85,14 @@ class Nemesis:
 
     def _gone(self, side: str, code: int) -> None:
         self._report.live_cuts[side] += code == POWER_CUT
+        self._burst.append(f"{side} {'powered off' if code == POWER_CUT else 'killed'}")
         directory = self._stack.edge_dir if side == "edge" else self._stack.cloud_dir
         if code == POWER_CUT:
             for shared in directory.glob("*-shm"):  # it was memory
                 shared.unlink()
 
     async def _kill(self, side: str) -> None:
-        await asyncio.sleep(self._rng.random() * 0.4)
+        await asyncio.sleep(self._rng.random() * PAUSE_S)
         code = self._sides[side].kill()
         self._report.kills[side] += code == -signal.SIGKILL
         self._gone(side, code)
@@ -94,6 +107,7 @@ class Nemesis:
             await self._stack.cloud_proxy.refuse()
         await self._stack.broker.kill()
         self._report.kills["broker"] += 1
+        self._burst.append("broker killed and wiped, edge first" if first else "broker killed and wiped")
         self._stack.broker.wipe()
         await asyncio.sleep(self._rng.random() * 0.3)
         await self._stack.broker.start()
@@ -105,6 +119,7 @@ class Nemesis:
         side = self._rng.choice(list(self._sides))
         child = self._sides[side]
         self._report.faults[f"pause of {side}"] += 1
+        self._burst.append(f"pause of {side}")
         child.signal(signal.SIGSTOP)
         await asyncio.sleep(self._rng.choice([0.1, 1.0, 3.0]) * self._rng.random())
         child.signal(signal.SIGCONT)
@@ -114,6 +129,7 @@ class Nemesis:
         side = self._rng.choice(list(self._sides))
         proxy = self._stack.edge_proxy if side == "edge" else self._stack.cloud_proxy
         self._report.faults[mode] += 1
+        self._burst.append(f"{mode} on the side of the {side}")
         await MODES[mode](proxy)
         long = mode == "half-open" and self._rng.random() < 0.1
         await asyncio.sleep(HALF_OPEN_S if long else self._rng.random() * 2)
@@ -128,8 +144,8 @@ class Nemesis:
             await self.revive()
             await self._stack.collect()
             if any(source in self._stack.seen for source in self._stack.accepted()[accepted:]):
-                self._report.recoveries.append(time.monotonic() - begun)
+                self._report.recovered(time.monotonic() - begun, cold=self._cold, after=self._burst)
                 return
             await asyncio.sleep(0.02)
-        self._report.recoveries.append(RECOVERY_MAX_S)
+        self._report.recovered(RECOVERY_MAX_S, cold=self._cold, after=self._burst)
         self._report.problems.append(f"no recovery within {RECOVERY_MAX_S} s: {self._stack.edge.tail()[-800:]}")
