@@ -130,17 +130,17 @@ async def _answers(sock: Path) -> None:
     raise RuntimeError("the controller did not start")
 
 
-async def bare_round(broker: Broker, count: int, size: int) -> float:
-    """One round of the bare pair: messages per second from the first to the last received."""
+async def bare_round(broker: Broker, count: int, size: int) -> tuple[float, float]:
+    """One round of the bare pair: seconds from the first to the last received, and CPU seconds of both sides."""
     args = [str(broker.port), str(count), str(size)]
     sub = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.bare", "sub", *args, stdout=subprocess.PIPE)
     assert sub.stdout is not None
     await sub.stdout.readline()
-    pub = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.bare", "pub", *args)
-    took = float(await sub.stdout.readline())
-    await pub.wait()
+    pub = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.bare", "pub", *args, stdout=subprocess.PIPE)
+    took, cpu = map(float, (await sub.stdout.readline()).split())
+    cpu += float((await pub.communicate())[0])
     await sub.wait()
-    return count / took
+    return took, cpu
 
 
 async def run(rounds: int, scale: float) -> list[Row]:
@@ -171,12 +171,17 @@ async def run(rounds: int, scale: float) -> list[Row]:
 
 
 async def _one_by_one(broker: Broker, rounds: int, count: int) -> list[Row]:
-    bare, ours = [], []
+    bare, ours, bare_cpu, our_cpu = [], [], [], []
     for _ in range(rounds):
-        bare.append(await bare_round(broker, count, 520))
-        ours.append(count / (await run_round(broker, count, batch=1))["took"])
+        took, cpu = await bare_round(broker, count, 520)
+        bare.append(count / took)
+        bare_cpu.append(cpu / count * 1e6)
+        told = await run_round(broker, count, batch=1)
+        ours.append(count / told["took"])
+        our_cpu.append((told["cpu"] + told["cloud_cpu"]) / count * 1e6)
     ratio = median([a / b for a, b in zip(ours, bare, strict=True)])
-    note = f"ours {median(ours):,.0f}/s, bare paho QoS 1 pair {median(bare):,.0f}/s"
+    note = f"ours {median(ours):,.0f}/s with {median(our_cpu):.0f} us CPU of both sides, "
+    note += f"bare paho QoS 1 pair {median(bare):,.0f}/s with {median(bare_cpu):.0f} us"
     return [Row("one result a message", ratio, "of bare paho", ">= 0.8", ratio >= 0.8, note)]
 
 

@@ -41,7 +41,7 @@ def mqtt_link(settings: Settings, will: Callable[[], Will | None]) -> Link:
     """Return the connection to the broker: client id = controller id, clean session (P5.5)."""
     from common.messaging.transport import MqttLink  # here, so that a controller over another link needs no paho
 
-    return MqttLink(settings.broker, settings.cloud.controller, will=will)
+    return MqttLink(settings.broker, settings.cloud.controller, will=will, with_properties=False)
 
 
 class Controller:

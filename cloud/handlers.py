@@ -133,7 +133,8 @@ class Handlers:
             for refused in outcome.refused:
                 self._refuse(refused, originals[id(refused.message)])
         self._fault("confirming")
-        sent = await asyncio.gather(*map(self._confirm, outcome.confirmed))
+        confirming = [self._confirm(each) for each in outcome.confirmed]  # one a node; mostly there is one node
+        sent = [await confirming[0]] if len(confirming) == 1 else await asyncio.gather(*confirming)
         self._counts["confirmations"] += sum(sent)
         self._counts["confirmations_lost"] += len(sent) - sum(sent)
 

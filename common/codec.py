@@ -1,10 +1,10 @@
 """JSON and msgpack for messages, with the limits of protocol P4.2, alike in both.
 
-Theory of operation. The usual message is decoded once, straight into its types. Before that, a JSON text is taken
-apart at its quotes: what stands outside of strings, the skeleton, is brackets, commas, numbers and literals, a fraction
-of the bytes, and tells depth, item counts and odd numbers without a parse. Whatever looks odd (an escape that may be a
-NUL, 19 digits, an exponent, ten thousand commas) goes the slow way too: decoded untyped and walked. Lone surrogates and
-raw control characters are refused by msgspec, in skipped fields too; 1e999 is not.
+Theory of operation. The usual message is decoded once, straight into its types. Before that a few passes over the
+bytes, each one call into C, look for what could be odd: more brackets than levels are allowed, an escape that may be a
+NUL, 19 digits, an exponent, ten thousand commas. They look into strings too, and so may be wrong, but to one side only.
+Many brackets are then counted without strings; whatever else looks odd goes the slow way: decoded untyped and walked.
+Lone surrogates and raw control characters are refused by msgspec, in skipped fields too; 1e999 is not.
 msgpack is unpacked untyped by the msgpack library, which refuses lengths before it takes memory for them, walked, and
 converted to the types.
 """
@@ -32,9 +32,11 @@ CodecName = Literal["json", "msgpack"]
 CONTENT_TYPES: dict[str, str] = {"json": "application/json", "msgpack": "application/msgpack"}
 
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_NUMBER_SHAPE = bytes.maketrans(b"123456789E", b"000000000e")
-_BRACKET_SHAPE = bytes.maketrans(b"{}", b"[]")
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SHAPE = bytes.maketrans(b"123456789{}", b"000000000[]")  # digits are 0, braces are brackets
+_NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+_DELIMITERS = bytes.maketrans(b"E[]{}:", b"e,,,,,")
+_OF_NUMBERS = b"0123456789+-. \t\n\r"  # without them a number with an exponent is an e between delimiters
+_LONG_NUMBER = b"0" * 19
 _JSON_KINDS = {str, int, float, bool, type(None), dict, list}
 _json_encoder = msgspec.json.Encoder()
 _msgpack_encoder = msgspec.msgpack.Encoder()
@@ -91,29 +93,33 @@ def decode_as(payload: bytes, kind: Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) 
 
 
 def _decode_json(payload: bytes, kind: Any) -> Any:
-    escaped = b"\\" in payload
-    skeleton = b"".join((_ESCAPE.sub(b"", payload) if escaped else payload).split(b'"')[::2])
-    _check_depth(skeleton)
+    escaped, shape = b"\\" in payload, payload.translate(_SHAPE)
+    if shape.count(b"[") > NESTING_MAX:
+        _check_depth(_ESCAPE.sub(b"", payload) if escaped else payload)
     if not payload.isascii():
         payload.decode()  # an unknown field is skipped without a look at its bytes
     value = _json_decoder(kind).decode(payload)
-    if (escaped and b"\\u0000" in payload) or skeleton.count(b",") >= LIST_ITEMS_MAX or _has_odd_number(skeleton):
+    if (
+        _LONG_NUMBER in shape
+        or b",e," in payload.translate(_DELIMITERS, _OF_NUMBERS)
+        or (escaped and b"\\u0000" in payload)
+        or (len(payload) > LIST_ITEMS_MAX and payload.count(b",") >= LIST_ITEMS_MAX)
+    ):
         _check_value(msgspec.json.decode(payload))
     return value
 
 
-def _has_odd_number(skeleton: bytes) -> bool:
-    """True when a number may be beyond 64 bits or not finite: 19 digits in a row, or an exponent."""
-    shape = skeleton.translate(_NUMBER_SHAPE)
-    return b"0" * 19 in shape or b"0e" in shape
+def _check_depth(payload: bytes) -> None:
+    """Raise CodecError when brackets outside of strings are nested too deep. ``payload`` without escapes.
 
-
-def _check_depth(skeleton: bytes) -> None:
-    brackets = skeleton.translate(_BRACKET_SHAPE, _NOT_BRACKETS)
+    Two quotes with nothing but other characters between them leave: what stands in or out of strings stays so.
+    """
+    marks = payload.translate(_SHAPE, _NOT_MARKS).replace(b'""', b"")
+    brackets = b"".join(marks.split(b'"')[::2])
     for _ in range(NESTING_MAX):
         if not brackets:
             return
-        brackets = brackets.replace(b"[]", b"")  # one level a round; braces are written as brackets
+        brackets = brackets.replace(b"[]", b"")  # one level a round
     if brackets:
         raise CodecError("undecodable", f"nested deeper than {NESTING_MAX}, or brackets do not match")
 

@@ -12,7 +12,8 @@
     ├── TransportError         the connection to the broker
     │   ├── NotConnectedError  nothing was sent; try again after the next connect
     │   ├── QueueFullError     a bounded queue is full; nothing was taken
-    │   └── ConnectError       the broker refused or could not be reached; says which and why
+    │   ├── ConnectError       the broker refused or could not be reached; says which and why
+    │   └── WireError          what came is not MQTT
     ├── RequestTimeoutError    send_sync got no reply in time
     ├── RemoteError            the other side answered with the operation ``error``
     ├── StorageError           a database file cannot be used; nothing was accepted
@@ -108,6 +109,10 @@ class ConnectError(TransportError):
     def __init__(self, text: str, *, permanent: bool = False) -> None:
         self.permanent = permanent
         super().__init__(text)
+
+
+class WireError(TransportError):
+    """Bytes that came from the broker are not the MQTT that they should be; the text says what they are."""
 
 
 class RequestTimeoutError(FieldpostError):

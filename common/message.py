@@ -44,7 +44,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class MessageHeader(msgspec.Struct, omit_defaults=True):
+class MessageHeader(msgspec.Struct, omit_defaults=True, gc=False):
     """Who a message is: ids, creation time, version. ``timestamp`` is unix milliseconds.
 
     ``resourceversion`` of a reliable message is ``<epoch>.<sequence>`` (P5.2); ``low`` is the sender's lowest
@@ -60,7 +60,7 @@ class MessageHeader(msgspec.Struct, omit_defaults=True):
     low: int = 0
 
 
-class MessageRoute(msgspec.Struct, omit_defaults=True):
+class MessageRoute(msgspec.Struct, omit_defaults=True, gc=False):
     """Where a message comes from and what it does to which resource. ``destination`` is not part of the topic."""
 
     source: str = ""

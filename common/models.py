@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -29,14 +30,14 @@ _WIRE_NAMES = {
 }  # fmt: skip
 
 
-class ErrorMsg(msgspec.Struct, rename=_WIRE_NAMES):
+class ErrorMsg(msgspec.Struct, rename=_WIRE_NAMES, gc=False):
     """Why an execution failed: a text for people (at most 2 KiB) and when (RFC 3339; Go's zero time on success)."""
 
     detail: str = ""
     timestamp: Short = ZERO_TIME
 
 
-class ExecResult(msgspec.Struct, omit_defaults=True, rename=_WIRE_NAMES):
+class ExecResult(msgspec.Struct, omit_defaults=True, rename=_WIRE_NAMES, gc=False):
     """What became of one execution, or a summary of several (``count`` > 1). Go names on the wire (P1.4).
 
     ``rule_id`` is the rule's name, ``project_id`` its namespace, ``status`` is SUCCESS or FAIL. Durations are
@@ -90,22 +91,30 @@ class Epoch(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Epoch:
         """Parse ``<n>-<uuid>``. Raises RefusedError ``undecodable``."""
-        found = _EPOCH.fullmatch(text)
-        if not found:
+        epoch = _parse_epoch(text) if len(text) <= EPOCH_CHARS_MAX else None
+        if epoch is None:
             raise RefusedError("undecodable", f"epoch {text[:80]!r} is not <n>-<uuid7>")
-        return cls(int(found[1]), found[2])
+        return epoch
 
 
+EPOCH_CHARS_MAX = 18 + 1 + 36
 _EPOCH = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
-_VERSION = re.compile(_EPOCH.pattern + r"\.([1-9][0-9]{0,17})")
+_SEQUENCE = re.compile(r"[1-9][0-9]{0,17}")
+
+
+@lru_cache(maxsize=4096)
+def _parse_epoch(text: str) -> Epoch | None:
+    found = _EPOCH.fullmatch(text)
+    return Epoch(int(found[1]), found[2]) if found else None
 
 
 def parse_version(text: str) -> tuple[Epoch, int]:
     """Parse a reliable message's ``resourceversion``, ``<epoch>.<sequence>``. Raises RefusedError ``undecodable``."""
-    found = _VERSION.fullmatch(text)
-    if not found:
+    of, _, sequence = text.rpartition(".")
+    epoch = _parse_epoch(of) if len(of) <= EPOCH_CHARS_MAX else None
+    if epoch is None or not _SEQUENCE.fullmatch(sequence):
         raise RefusedError("undecodable", f"resourceversion {text[:80]!r} is not <n>-<uuid7>.<sequence>")
-    return Epoch(int(found[1]), found[2]), int(found[3])
+    return epoch, int(sequence)
 
 
 class Confirmation(msgspec.Struct, omit_defaults=True):

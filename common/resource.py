@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from common.errors import ResourceError
@@ -21,12 +22,18 @@ NODE_LITERAL = (
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_NAME_CHARS_MAX = 253
+_LABEL_CHARS_MAX, _NAME_CHARS_MAX = 63, 253
+_SHORT_CHARS = 1024  # of a resource that is remembered; a topic has no more
 _RESERVED_NODE = re.compile(r"cloud(-[0-9]+)?|observer|operator|.*-bus")
 
 
 def is_label(text: str) -> bool:
     """True for a DNS label (at most 63 characters): what node ids and namespaces must be (P3.2)."""
+    return len(text) <= _LABEL_CHARS_MAX and _is_label(text)
+
+
+@lru_cache(maxsize=16384)
+def _is_label(text: str) -> bool:
     return _LABEL.fullmatch(text) is not None
 
 
@@ -67,20 +74,7 @@ class Resource(NamedTuple):
         ``strict`` also refuses extra segments and a first segment other than ``node``; otherwise extra segments are
         ignored and the first is not looked at, as in KubeEdge. A two-segment text is ``<type>/<name>``.
         """
-        parts = text.split("/")
-        if len(parts) == 2 and parts[0] != "node":
-            return cls(
-                "", "", _segment(parts, 0, "resource type not found"), _segment(parts, 1, "resource name not found")
-            )
-        if strict and parts[0] != "node":
-            raise ResourceError(f"first segment is {parts[0]!r}, not 'node'")
-        if strict and len(parts) > 5:
-            raise ResourceError(f"{len(parts)} segments, at most 5")
-        node = _segment(parts, 1, "node id not found")
-        namespace = _segment(parts, 2, "namespace not found")
-        kind = _segment(parts, 3, "resource type not found")
-        name = _segment(parts, 4, "resource name not found") if len(parts) > 4 else ""
-        return cls(node, namespace, kind, name)
+        return _parse_short(text, strict) if len(text) <= _SHORT_CHARS else _parse(text, strict)
 
     def require_name(self) -> str:
         """Return the name, or raise ResourceError ``resource name not found``."""
@@ -111,6 +105,25 @@ def build_resource_for_edgecontroller(kind: str, name: str) -> str:
     if not name or not kind:
         raise ResourceError("required parameter are not set (resourceID or resource type)")
     return f"{kind}/{name}"
+
+
+def _parse(text: str, strict: bool) -> Resource:
+    parts = text.split("/")
+    if len(parts) == 2 and parts[0] != "node":
+        kind, name = _segment(parts, 0, "resource type not found"), _segment(parts, 1, "resource name not found")
+        return Resource("", "", kind, name)
+    if strict and parts[0] != "node":
+        raise ResourceError(f"first segment is {parts[0]!r}, not 'node'")
+    if strict and len(parts) > 5:
+        raise ResourceError(f"{len(parts)} segments, at most 5")
+    node = _segment(parts, 1, "node id not found")
+    namespace = _segment(parts, 2, "namespace not found")
+    kind = _segment(parts, 3, "resource type not found")
+    name = _segment(parts, 4, "resource name not found") if len(parts) > 4 else ""
+    return Resource(node, namespace, kind, name)
+
+
+_parse_short = lru_cache(maxsize=16384)(_parse)  # a message's resource is asked for several times on its way
 
 
 def _segment(parts: list[str], index: int, missing: str) -> str:

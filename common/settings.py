@@ -38,6 +38,10 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["auto", "5", "3.1.1"],
         Meta(description="MQTT version. auto tries 5, then 3.1.1 when that is refused; everything works on 3.1.1."),
     ] = "auto"
+    client: Annotated[
+        Literal["native", "paho"],
+        Meta(description="MQTT client: native is fieldpost's own, at a fraction of the cost; paho is the library."),
+    ] = "native"
     username: Annotated[str, Meta(description="User name; by convention the client id (reliability R4).")] = ""
     password: Annotated[
         str, Meta(description="Password; masked everywhere it is shown. Prefer password_file.", extra={"secret": True})
@@ -53,7 +57,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=100,
-            description="QoS 1 messages in flight; small, as each PUBACK costs a scan of what is in flight.",
+            description="QoS 1 messages in flight; small, as what is not confirmed is sent again.",
         ),
     ] = 64
     queue_messages_max: Annotated[

@@ -135,13 +135,14 @@ def _check_sender(sender: str) -> None:
 def check_route(topic: RouteTopic, route: MessageRoute) -> None:
     """Raise TopicError ``route_mismatch`` unless the body states the topic's route (P3.3); ``destination`` is free."""
     stated = topic.route
+    said = (route.source, route.group, route.operation, route.resource)
+    if said == (stated.source, stated.group, stated.operation, stated.resource):
+        return
     for part in ("source", "group", "operation"):
         if getattr(stated, part) != getattr(route, part):
             raise TopicError(
                 f"body says {part} {getattr(route, part)!r}, topic {getattr(stated, part)!r}", "route_mismatch"
             )
-    if stated.resource == route.resource:
-        return
     try:
         body = Resource.parse(route.resource, strict=True)
     except ResourceError as exc:

@@ -82,7 +82,7 @@ class Agent:
         )
         self.status = Status(self.spool, codec=settings.codec, clock=self._clock)
         self._presence = Presence(settings.root, self.node, self.spool, self._describe, clock=self._clock)
-        self._link = MqttLink(settings.broker, self.node, will=self._presence.will)
+        self._link = MqttLink(settings.broker, self.node, will=self._presence.will, with_properties=False)
         self._layer = MqttLayer(
             self._link,
             root=settings.root,

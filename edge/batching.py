@@ -7,6 +7,7 @@ message of them copies bytes and decodes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
@@ -123,16 +124,23 @@ def freeze(packed: Packed, epoch: Epoch, sequence: int, low: int, *, root: str, 
     One result alone is the content itself, several are a list (P1.4).
     """
     msg_id = new_id()
-    route = MessageRoute(
-        source=ROUTER,
-        group=RESOURCE_GROUP,
-        operation=UPDATE if packed.kind == RULESTATUS else INSERT,
-        resource=build_resource(node, packed.namespace, packed.kind, packed.rule),
-    )
+    route, topic = _address(root, node, packed.namespace, packed.kind, packed.rule)
     header = MessageHeader(msg_id=msg_id, timestamp=timestamp, resourceversion=f"{epoch}.{sequence}", low=low)
     content = msgspec.Raw(packed.body if packed.results == 1 else _list_of(packed))
     payload = codecs.encode(Message(header, route, content), packed.codec)
-    return Frozen(epoch, sequence, msg_id, topic_of(root, UP, node, route), payload, packed.codec, packed.weight)
+    return Frozen(epoch, sequence, msg_id, topic, payload, packed.codec, packed.weight)
+
+
+@lru_cache(maxsize=4096)
+def _address(root: str, node: str, namespace: str, kind: str, rule: str) -> tuple[MessageRoute, str]:
+    """Where results of a rule go to: the route, which is shared and not to be changed, and its topic."""
+    route = MessageRoute(
+        source=ROUTER,
+        group=RESOURCE_GROUP,
+        operation=UPDATE if kind == RULESTATUS else INSERT,
+        resource=build_resource(node, namespace, kind, rule),
+    )
+    return route, topic_of(root, UP, node, route)
 
 
 def loss(record: LossRecord, codec: CodecName) -> Packed:

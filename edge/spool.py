@@ -34,7 +34,7 @@ from edge.lanes import Lanes, Split, in_turn, split
 from edge.letters import Letters, Look, Void, drop, redrive, void
 from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import PAGE_BYTES, Changes, DeadMessage, Input, SpoolDb, State
+from edge.spooldb import PAGE_BYTES, SELECT_ROWS, Changes, DeadMessage, Input, SpoolDb, State
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +414,8 @@ class Spool:
         ended = {op.input_id for op in accepts if op.input_id}
         changes.new_inputs = [op.input for op in journal if op.input.id not in ended]
         changes.gone_inputs = list(ended)
-        window = {key: message for key, message in self._in_window.items() if key not in set(changes.gone_messages)}
+        left = set(changes.gone_messages)
+        window = {key: message for key, message in self._in_window.items() if key not in left}
         for op in voids:
             self._void(op, window, changes)
         self._promote_lanes([*self._ordered(orders, changes), *(op.packed for op in accepts)], window, changes)
@@ -423,16 +424,18 @@ class Spool:
         """Freeze what the window has room for, of both lanes in turns; what of the ``new`` finds none waits."""
         state, lanes, fresh = changes.state, self._lanes.after(changes, self._state), self._packed(new)
         through, room = state.backlog_through, self._has_room(window, state)
-        backlog = self._packed(self._oldest(0, through)) if room and lanes.backlog else []
-        rows = self._oldest(through, state.next_row) if room and lanes.live else []
+        backlog = self._packed(self._oldest(0, through, window)) if room and lanes.backlog else []
+        rows = self._oldest(through, state.next_row, window) if room and lanes.live else []
         live = self._packed(rows) + (fresh if len(rows) == lanes.live else [])
         taken = self._promote(in_turn(backlog, live, state.next_sequence, self._window.backlog_share), window, changes)
         changes.gone_results = [row for packed in taken for row in packed.rows]
         state.backlog -= sum(packed.weight for packed in taken if packed.rows and packed.rows[0] <= through)
         changes.new_results = fresh[sum(not packed.rows for packed in taken) :]
 
-    def _oldest(self, after: int, through: int) -> list[Packed]:
-        return self._db.oldest_results(self._window.window_bytes, after, through)
+    def _oldest(self, after: int, through: int, window: dict[tuple[int, int], Frozen]) -> list[Packed]:
+        """The oldest rows of a lane, no more than there is room for."""
+        most = (self._window.window_messages - len(window)) * self._window.batch_results
+        return self._db.oldest_results(self._window.window_bytes, after, through, rows_max=min(most, SELECT_ROWS))
 
     def _waiting(self) -> int:
         """How many executions wait without a sequence."""
@@ -468,8 +471,7 @@ class Spool:
         return pack(items, self._window.batch_results, self._batch_bytes) if items else []
 
     def _has_room(self, window: dict[tuple[int, int], Frozen], state: State) -> bool:
-        low = min((sequence for n, sequence in window if n == state.epoch.n), default=state.next_sequence)
-        return len(window) < self._window.window_messages and state.next_sequence <= low + 63
+        return len(window) < self._window.window_messages and state.next_sequence <= self._low(window, state) + 63
 
     def _promote(
         self, candidates: Iterable[Packed], window: dict[tuple[int, int], Frozen], changes: Changes
@@ -492,7 +494,8 @@ class Spool:
 
     @staticmethod
     def _low(window: dict[tuple[int, int], Frozen], state: State) -> int:
-        return min((sequence for n, sequence in window if n == state.epoch.n), default=state.next_sequence)
+        # Messages enter in the order of their sequences and keep their place, so the first of the epoch is the lowest.
+        return next((sequence for n, sequence in window if n == state.epoch.n), state.next_sequence)
 
     def _load(self) -> State:
         self._state = self._db.open()

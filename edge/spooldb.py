@@ -19,6 +19,7 @@ import msgspec
 from common.codec import CodecName
 from common.errors import ConfigError, DamageError, FieldpostError, StorageError
 from common.models import Epoch
+from common.rows import execute_rows
 from edge.batching import Frozen, Packed
 
 SCHEMA_VERSION = 3
@@ -290,9 +291,12 @@ class SpoolDb:
 
     def _write(self, db: sqlite3.Connection, changes: Changes) -> None:
         if changes.gone_messages:
-            db.executemany("DELETE FROM messages WHERE epoch_n = ? AND sequence = ?", changes.gone_messages)
+            for n in {n for n, _ in changes.gone_messages}:
+                gone = f"DELETE FROM messages WHERE sequence IN (VALUES (?)) AND epoch_n = {n:d}"  # by the key: no scan
+                execute_rows(db, gone, [(sequence,) for of, sequence in changes.gone_messages if of == n])
         if changes.gone_results:
-            db.executemany("DELETE FROM results WHERE id = ?", [(row,) for row in changes.gone_results])
+            gone = "DELETE FROM results WHERE id IN (VALUES (?))"
+            execute_rows(db, gone, [(row,) for row in changes.gone_results])
         if changes.new_inputs:
             db.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)", changes.new_inputs)
         if changes.gone_inputs:
@@ -300,9 +304,8 @@ class SpoolDb:
         if changes.new_results:
             first = changes.state.next_row
             changes.state.next_row += len(changes.new_results)
-            db.executemany(
-                _INSERT, [(row, *packed[:6], packed.kind) for row, packed in enumerate(changes.new_results, first)]
-            )
+            rows = [(row, *packed[:6], packed.kind) for row, packed in enumerate(changes.new_results, first)]
+            execute_rows(db, _INSERT, rows)
         if changes.folded_results:
             db.executemany(_INSERT, [(*packed.rows, *packed[:6], packed.kind) for packed in changes.folded_results])
         if changes.new_dead:
@@ -310,7 +313,8 @@ class SpoolDb:
         if changes.gone_dead:
             db.executemany("DELETE FROM dead WHERE id = ?", [(row,) for row in changes.gone_dead])
         if changes.new_messages:
-            db.executemany(
+            execute_rows(
+                db,
                 "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     (m.epoch.n, m.sequence, m.epoch.uuid, m.msg_id, m.topic, m.codec, m.weight, m.payload)

@@ -122,8 +122,7 @@ class Uplink:
         if not self._link.connected:
             return
         flying, now = sum(sending.flying for sending in self._sending.values()), self._clock.monotonic()
-        for key in sorted(self._sending) if flying < self._pace else ():
-            sending = self._sending[key]
+        for sending in list(self._sending.values()) if flying < self._pace else ():  # they came in order
             if not sending.flying and sending.due <= now:
                 self._send(sending)
                 flying += sending.flying

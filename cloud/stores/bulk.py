@@ -1,16 +1,20 @@
-"""Many rows through one statement, at the driver's speed.
+"""Statements of the hot path at the driver's speed.
 
-SQLAlchemy makes the parameters of each row of an executemany anew from its own model of them, which costs more than
-the database does. Here a statement is compiled once, by SQLAlchemy for the dialect in use; rows go to the driver.
+SQLAlchemy makes the parameters of each row of an executemany anew from its own model of them, and a context, a result
+and an event or two for each statement: more than the database does. Here a statement is compiled once, by SQLAlchemy
+for the dialect in use, and goes with its values to the driver; what that raises comes out as SQLAlchemy's errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import BindParameter, Connection, bindparam
+from sqlalchemy.exc import DBAPIError
+
+from common.rows import execute_rows
 
 
 class Bulk:
@@ -23,6 +27,7 @@ class Bulk:
         self._statement, self._keys = statement, list(keys)
         self._text = ""
         self._values: Any = None
+        self._in_one = False
 
     def execute(self, conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement for all ``rows``, which are not empty."""
@@ -30,4 +35,52 @@ class Bulk:
             compiled = self._statement.compile(dialect=conn.dialect, column_keys=self._keys)
             self._text = str(compiled)
             self._values = itemgetter(*compiled.positiontup) if compiled.positional else dict
-        conn.exec_driver_sql(self._text, list(map(self._values, rows)))
+            self._in_one = conn.dialect.name == "sqlite" and "VALUES (?" in self._text
+        values = list(map(self._values, rows))
+        if self._in_one:
+            drive(conn, self._text, lambda cursor: execute_rows(cursor, self._text, values))
+        else:
+            drive(conn, self._text, lambda cursor: cursor.executemany(self._text, values))
+
+
+class Lookup:
+    """A query for the rows that belong to several names.
+
+    Argument: ``query`` makes it of so many parameters: ``lambda names: select(t).where(t.c.name.in_(names))``. Numbers
+    of names are rounded up to a power of two, so that few statements are ever compiled.
+    """
+
+    def __init__(self, query: Callable[[Sequence[BindParameter[str]]], Any]) -> None:
+        self._query = query
+        self._texts: dict[int, tuple[str, list[str] | None]] = {}  # by number of names: text, order of parameters
+
+    def fetch(self, conn: Connection, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return the rows for ``names``, which are not empty, as tuples."""
+        size = 1 << (len(names) - 1).bit_length()
+        if size not in self._texts:
+            query = self._query([bindparam(f"name_{at}", type_=None, value="") for at in range(size)])
+            compiled = query.compile(dialect=conn.dialect)
+            self._texts[size] = (str(compiled), compiled.positiontup if compiled.positional else None)
+        text, order = self._texts[size]
+        given = {f"name_{at}": names[min(at, len(names) - 1)] for at in range(size)}
+        values = [given[name] for name in order] if order is not None else given
+        rows: list[tuple[Any, ...]] = drive(conn, text, lambda cursor: cursor.execute(text, values).fetchall())
+        return rows
+
+
+def drive(conn: Connection, text: str, work: Callable[[Any], Any]) -> Any:
+    """Do ``work`` with a cursor of the driver, inside the connection's transaction."""
+    raw, dialect = conn.connection, conn.dialect
+    cursor = raw.cursor()
+    try:
+        return work(cursor)
+    except dialect.loaded_dbapi.Error as exc:
+        gone = dialect.is_disconnect(exc, raw.dbapi_connection, cursor)
+        wrapped = DBAPIError.instance(
+            text, None, exc, dialect.loaded_dbapi.Error, connection_invalidated=gone, dialect=dialect
+        )
+        if gone:
+            conn.invalidate(exc)
+        raise wrapped from exc
+    finally:
+        cursor.close()

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError
 
+from cloud.stores.bulk import drive
+
 
 def make_engine(url: str, *, begin: str, busy_timeout_ms: int, readonly: bool = False) -> Engine:
     """Return an engine. ``begin`` opens SQLite's transactions; ``busy_timeout_ms`` and ``readonly`` are SQLite's too.
@@ -36,6 +38,6 @@ def make_engine(url: str, *, begin: str, busy_timeout_ms: int, readonly: bool = 
 
         @event.listens_for(engine, "begin")
         def _begin(conn: Connection) -> None:
-            conn.exec_driver_sql(begin)
+            drive(conn, begin, lambda cursor: cursor.execute(begin))
 
     return engine

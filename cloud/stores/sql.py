@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -101,6 +102,7 @@ class SqlStore(SqlReads):
         super().__init__(settings)
         self._url, self._fault = url, fault
         self._engine: Engine | None = None
+        self._connection: Connection | None = None  # the writer's
         self._writer: GroupWriter[_Op, _Done] = GroupWriter(
             "store",
             self._commit,
@@ -120,6 +122,8 @@ class SqlStore(SqlReads):
         """See Store."""
         await self._writer.stop()
         self._pool.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
         for engine in (self._engine, self._reader):
             if engine is not None:
                 engine.dispose()
@@ -231,13 +235,27 @@ class SqlStore(SqlReads):
             self._counts["split_groups"] += 1
             return [(op, self._alone(op)) for op in group]
 
-    def _transact(self, group: list[_Op]) -> _Done:
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction on the writer's own connection, which is kept: to take one from the pool costs as much as half
+        a small group. After a failure it is a new one.
+        """
         assert self._engine is not None
+        conn = self._connection = self._connection or self._engine.connect()
+        try:
+            with conn.begin():
+                yield conn
+        except BaseException:
+            self._connection = None
+            conn.close()
+            raise
+
+    def _transact(self, group: list[_Op]) -> _Done:
         by_kind: dict[type, list[Any]] = {_Presence: [], _Batch: [], _Report: [], _Letter: [], _Task: []}
         for op in group:
             by_kind[type(op)].append(op)
         done: _Done = []
-        with self._engine.begin() as conn:
+        with self._writing() as conn:
             for op in by_kind[_Presence]:
                 done.append((op, self._presence(conn, op)))
             batches: list[_Batch] = by_kind[_Batch]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, bindparam, case, select, update
+from sqlalchemy import BigInteger, ColumnDefault, Connection, Table, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.counting import Effects
@@ -27,7 +27,7 @@ from cloud.stores.base import (
     RefusedStatus,
     StatusMessage,
 )
-from cloud.stores.bulk import Bulk
+from cloud.stores.bulk import Bulk, Lookup
 from cloud.stores.conflicts import Held
 from cloud.stores.losses import EDGE, Loss, cloud_lost, restored_copy, write_losses
 from cloud.stores.presence import Origin
@@ -38,6 +38,19 @@ from common.models import Epoch
 log = logging.getLogger(__name__)
 
 Key = tuple[str, int, str]  # node, epoch counter, epoch uuid
+_SEEN = ("first_seen", "last_seen", "since")
+_NEW_NODE = {column.name: column.default.arg for column in nodes.columns if isinstance(column.default, ColumnDefault)}
+
+
+class _Known(NamedTuple):
+    """What the store knows of a node, by the columns of ``nodes``."""
+
+    node: str
+    retired_through: int
+    lowest_n: int
+    epoch_n: int
+    epoch_uuid: str
+    born_n: int
 
 
 class Statements:
@@ -45,10 +58,10 @@ class Statements:
 
     def __init__(self, dialect: str) -> None:
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        self.touch = _upsert(insert, nodes, ("node",), lambda new: {"last_seen": new.last_seen})
-        self.progress = _upsert(
-            insert, progress, ("node", "n", "uuid"), lambda new: {"mark": new.mark, "bits": new.bits}
-        )
+        touch = _upsert(insert, nodes, ("node",), lambda new: {"last_seen": new.last_seen})
+        self.touch = Bulk(touch, ("node", *_NEW_NODE, *_SEEN))
+        moved = _upsert(insert, progress, ("node", "n", "uuid"), lambda new: {"mark": new.mark, "bits": new.bits})
+        self.progress = Bulk(moved, ("node", "n", "uuid", "mark", "bits"))
         upsert = _upsert(insert, counters, tuple(counters.primary_key.columns.keys()), _add_tally)
         self.counters = Bulk(upsert, counters.columns.keys())
         self.nodes = (
@@ -60,20 +73,11 @@ class Statements:
                 cloud_lost=saturating(nodes.c.cloud_lost, bindparam("more_lost", type_=BigInteger)),
             )
         )
-        self.known = select(
-            nodes.c.node, nodes.c.retired_through, nodes.c.lowest_n, nodes.c.epoch_n, nodes.c.epoch_uuid, nodes.c.born_n
-        ).where(_among(nodes))
-        self.held = (
-            select(progress)
-            .where(_among(progress))
-            .order_by(progress.c.node, progress.c.n, progress.c.uuid)
-            .with_for_update()
-        )
+        known = select(*(nodes.c[name] for name in _Known._fields))
+        self.known = Lookup(lambda names: known.where(nodes.c.node.in_(names)))
+        held = select(progress).order_by(progress.c.node, progress.c.n, progress.c.uuid).with_for_update()
+        self.held = Lookup(lambda names: held.where(progress.c.node.in_(names)))
         self.insert = insert
-
-
-def _among(table: Table) -> ColumnElement[bool]:
-    return table.c.node.in_(bindparam("names", expanding=True))
 
 
 def _upsert(insert: Any, table: Table, key: Sequence[str], changes: Callable[[Any], dict[str, Any]]) -> Any:
@@ -105,7 +109,7 @@ class StatusCommit:
     ) -> None:
         self._conn, self._statements, self._rings = conn, statements, rings
         self._epochs_max, self._fault, self._losses_max = epochs_max, fault, losses_max
-        self._nodes: dict[str, Any] = {}
+        self._nodes: dict[str, _Known] = {}
         self._progress: dict[Key, Progress] = {}
         self._epochs: dict[str, int] = {}
         self._fresh: set[str] = set()  # nodes that got their first message of an epoch in this group
@@ -145,14 +149,13 @@ class StatusCommit:
         """Lock and read what decides: the nodes' retired epochs, and all progress of these nodes."""
         heard = {message.node: message.received_at for message in messages}
         names = sorted(heard)
-        rows = [{"node": n, "first_seen": heard[n], "last_seen": heard[n], "since": heard[n]} for n in names]
-        self._conn.execute(self._statements.touch, rows)
-        wanted = {"names": names}
-        self._nodes = {row.node: row for row in self._conn.execute(self._statements.known, wanted)}
+        rows = [{"node": n, **_NEW_NODE, **dict.fromkeys(_SEEN, heard[n])} for n in names]
+        self._statements.touch.execute(self._conn, rows)
+        self._nodes = {row[0]: _Known(*row) for row in self._statements.known.fetch(self._conn, names)}
         self._present = {
             row.node: (Epoch(row.epoch_n, row.epoch_uuid), row.born_n) for row in self._nodes.values() if row.epoch_n
         }
-        for node, n, uuid, mark, bits, state, session, ended in self._conn.execute(self._statements.held, wanted):
+        for node, n, uuid, mark, bits, state, session, ended in self._statements.held.fetch(self._conn, names):
             seen = self._progress[node, n, uuid] = Progress(mark, bits)
             if state != NORMAL or ended:
                 self._odd[node, n, uuid] = Held(seen, state, session, ended)
@@ -268,7 +271,7 @@ class StatusCommit:
             seen = self._progress[node, n, uuid]
             rows.append({"node": node, "n": n, "uuid": uuid, "mark": seen.mark, "bits": seen.bits})
         if rows:
-            self._conn.execute(self._statements.progress, rows)
+            self._statements.progress.execute(self._conn, rows)
         if self._deltas:
             changes = [
                 {"of": node, "more_duplicates": delta[0], "more_refused": delta[1], "more_lost": delta[2]}

@@ -24,7 +24,7 @@ NOT_AUTHORISED = 0x87
 NOT_SENT = -1  # the connection ended before the broker confirmed; it may have the message or not
 
 
-class Properties(msgspec.Struct, frozen=True):
+class Properties(msgspec.Struct, frozen=True, gc=False):
     """MQTT 5 properties of one message; a 3.1.1 connection drops them (architecture decision 6)."""
 
     content_type: str = ""
@@ -32,7 +32,7 @@ class Properties(msgspec.Struct, frozen=True):
     user: tuple[tuple[str, str], ...] = ()
 
 
-class Inbound(msgspec.Struct):
+class Inbound(msgspec.Struct, gc=False):
     """A packet as it came from the broker. ``generation`` tells the connection, for ``Link.ack``."""
 
     topic: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from common.messaging.base import Inbound, Properties, Subscription, Will
+from common.messaging.base import Inbound, Subscription, Will
+from common.messaging.stream import Stream
 from common.messaging.window import Outgoing
 
 UNSUPPORTED_VERSION = 0x84
@@ -26,6 +27,7 @@ class Session(NamedTuple):
     session_expiry_s: int
     receive_maximum: int
     manual_ack: bool
+    with_properties: bool = True  # of messages that come; to read them costs as much as all else
 
 
 class Accepted(NamedTuple):
@@ -36,6 +38,7 @@ class Accepted(NamedTuple):
     receive_maximum: int = 0
     packet_bytes_max: int = 0
     session_present: bool = False
+    keepalive_s: int = 0
 
 
 class Receiver(Protocol):
@@ -63,16 +66,15 @@ class Receiver(Protocol):
 class Connection(ABC):
     """One connection over a stream that is open. It is never used again after it ended."""
 
+    version: int  # of the protocol: a 3.1.1 connection sends no properties
     accepted: asyncio.Future[Accepted | None]  # None: it ended before the broker answered
     ended: asyncio.Future[str]  # why, in words
+    _stream: Stream
+    _receiver: Receiver
 
     @abstractmethod
     def publish(self, packet: Outgoing) -> int:
         """Send, and return the packet id."""
-
-    @abstractmethod
-    def properties(self, properties: Properties) -> Any:
-        """Return the library's form of the properties, None where the version has none."""
 
     @abstractmethod
     def subscribe(self, subscriptions: Sequence[Subscription]) -> int:
@@ -90,9 +92,20 @@ class Connection(ABC):
     def tick(self) -> None:
         """Send a ping if it is time; end the connection if one was not answered."""
 
-    @abstractmethod
     def drop(self, reason: str) -> None:
         """End the connection at once, without DISCONNECT, so the broker publishes the will. Twice is once."""
+        if self.ended.done():
+            return
+        self._detach()
+        self._stream.shut()
+        self.ended.set_result(reason)
+        if not self.accepted.done():
+            self.accepted.set_result(None)
+        self._receiver.connection_ended(self, reason)
+
+    @abstractmethod
+    def _detach(self) -> None:
+        """Take the socket off the event loop."""
 
     @abstractmethod
     async def finish(self, timeout: float) -> None:

@@ -1,9 +1,9 @@
 """The library-neutral half of the MQTT link: connecting again and again, the window, subscriptions, the watchdog.
 
 Theory of operation. One supervised task makes one ``Connection`` after the other; each is a fresh object of the MQTT
-library (``transport``), so nothing of the library's memory outlives a connection. The connection reports through the
-``Receiver`` methods below, on the event loop; they only keep books and hand over. Whatever ends a connection comes
-through ``connection_ended`` once, and everything not confirmed is given back there as NOT_SENT.
+client (``native`` or ``pahoclient``), so nothing of the client's memory outlives a connection. The connection reports
+through the ``Receiver`` methods below, on the event loop; they only keep books and hand over. Whatever ends a
+connection comes through ``connection_ended`` once, and everything not confirmed is given back there as NOT_SENT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from common.backoff import Backoff
 from common.clock import Clock, SystemClock
 from common.errors import ConfigError, ConnectError, NotConnectedError
-from common.messaging import outbox
+from common.messaging import outbox, wire
 from common.messaging.base import Inbound, Properties, Subscription, Will
 from common.messaging.connection import Accepted, Connection, Session
 from common.messaging.dialer import Dialer
@@ -61,15 +61,19 @@ class ReconnectingLink(ABC):
         manual_ack: bool = False,
         session_expiry_s: int = 0,
         receive_maximum: int = 0,
+        with_properties: bool = True,
         rng: random.Random | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """``will`` is asked at each connect. ``session_expiry_s`` 0 is a clean session, more a persistent one."""
+        """``will`` is asked at each connect. ``session_expiry_s`` 0 is a clean session, more a persistent one.
+        ``with_properties`` False: the owner does not look at the properties of what comes, so they are None.
+        """
         self.on_message: Callable[[Inbound], None] = lambda inbound: None
         self.on_connect: Callable[[], None] = lambda: None
         self.on_disconnect: Callable[[str], None] = lambda reason: None
         self._settings, self._client_id, self._will = settings, client_id, will
         self._manual_ack, self._session_expiry_s = manual_ack, session_expiry_s
+        self._with_properties = with_properties
         self._receive_maximum, self._clock = receive_maximum, clock or SystemClock()
         self._dialer = Dialer(settings, client_id, self._session, self._new_connection)
         self._backoff = Backoff(RECONNECT_FIRST_S, settings.reconnect_max_s, rng)
@@ -121,11 +125,9 @@ class ReconnectingLink(ABC):
         connection = self._connection
         if connection is None:
             raise NotConnectedError(f"not connected to {self._settings.url}")
-        check_size(topic, payload, properties, self._packet_bytes_max)
-        packet = Outgoing(
-            topic, payload, qos, retain, connection.properties(properties) if properties else None, on_done
-        )
-        self._outbox.put(connection, packet)
+        packed = wire.pack(properties) if properties and connection.version == wire.V5 else b""
+        check_size(topic, payload, packed, self._packet_bytes_max)
+        self._outbox.put(connection, Outgoing(topic, payload, qos, retain, packed, on_done))
 
     def ack(self, inbound: Inbound) -> bool:
         if self._connection is None or inbound.generation != self._generation:
@@ -189,7 +191,7 @@ class ReconnectingLink(ABC):
         settings = self._settings
         return Session(
             self._client_id, version, settings.keepalive_s, settings.username, password,
-            self._will(), self._session_expiry_s, self._receive_maximum, self._manual_ack,
+            self._will(), self._session_expiry_s, self._receive_maximum, self._manual_ack, self._with_properties,
         )  # fmt: skip
 
     def _new_connection(self, stream: Stream, session: Session) -> Connection:

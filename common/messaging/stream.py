@@ -25,6 +25,7 @@ class Stream:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fault = ""  # why it ended, in words, once it has
+        self.sent = 0  # bytes that the kernel has taken
         self.written_qos0 = 0  # QoS 0 PUBLISH packets taken so far; they get no other confirmation
         self._read = b""
         self._at = 0
@@ -62,6 +63,20 @@ class Stream:
         self._read = self._read[self._at :] + data
         self._at = 0
 
+    @property
+    def ended(self) -> bool:
+        """True when nothing more can be read: ``fault`` says why."""
+        return self._ended
+
+    def take(self) -> bytes:
+        """Give all buffered bytes at once."""
+        data, self._read, self._at = self._read[self._at :], b"", 0
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Take bytes, whatever is unsent; ``flush`` writes them."""
+        self._unsent += data
+
     def recv(self, size: int) -> bytes:
         """Give up to ``size`` buffered bytes, ``b""`` at the end. Raises BlockingIOError when there are none."""
         at = self._at
@@ -86,7 +101,9 @@ class Stream:
         """Write what the kernel takes. True when nothing is left; raises OSError when the connection is gone."""
         if self._unsent:
             try:
-                del self._unsent[: self.sock.send(self._unsent)]
+                sent = self.sock.send(self._unsent)
+                del self._unsent[:sent]
+                self.sent += sent
             except _AGAIN:
                 return False
         return not self._unsent

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -16,13 +15,13 @@ from common.errors import QueueFullError
 
 
 class Outgoing(msgspec.Struct, eq=False):
-    """One packet on its way. ``properties`` is in the form of the library that sends it."""
+    """One packet on its way. ``properties`` are bytes of the wire with their length; none on 3.1.1."""
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
-    properties: Any = None
+    properties: bytes = b""
     on_done: Callable[[int], None] | None = None
 
 

@@ -124,7 +124,7 @@ def test_sections_of_other_processes_are_passed_over(write: Write) -> None:
         ("root:\n", "f.yaml:1: root: given null, expected a text"),
         (
             "broker: 5",
-            "f.yaml:1: broker: given a single value, expected a map with url, protocol, username, password, ",
+            "f.yaml:1: broker: given a single value, expected a map with url, protocol, client, username, password, ",
         ),
         ("- a", "f.yaml:1: given a list, expected a map with root, codec, data_dir, broker, log, edge"),
         ("root: a\nroot: b", "f.yaml:2: 'root' stands twice, first in line 1"),

@@ -40,8 +40,7 @@ async def test_confirmation_is_taken_when_the_queue_is_full(tmp_path: Path):
         again.accept(packed(result()))
     again.confirm(Confirmation(str(left.epoch), left.sequence))
     again.start()
-    await eventually(lambda: again.stats.accepted == 11)
-    assert again.stats.confirmed == 1
+    await eventually(lambda: (again.stats.accepted, again.stats.confirmed) == (11, 1))
     await again.stop()
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -15,21 +16,24 @@ from common.messaging.memory import MemoryHub, MemoryLayer
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import Confirmation, ExecResult
+from common.settings import BrokerSettings
+from tests.conftest import ANY_BROKER
 from tests.messaging.watched import Watched
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, find_mosquitto
 from tests.support.client import Client
 from tests.support.proxy import TcpProxy
 from tests.support.wait import eventually
 
-MEDIA = ("memory", "embedded-3.1.1", "mosquitto-5", "mosquitto-3.1.1")
+CLIENTS = ("native", "paho")  # the implementations of Connection, held to the same tests
+MEDIA = ("memory", *(f"{broker}-{client}" for broker in ANY_BROKER for client in CLIENTS))
 _numbers = itertools.count(1)
 
 
 class Medium:
     """Makes layers of one kind under a root of its own, so that tests share a broker and not their messages."""
 
-    def __init__(self, broker: Broker | None) -> None:
-        self.broker, self.hub = broker, MemoryHub()
+    def __init__(self, broker: Broker | None, client: str) -> None:
+        self.broker, self.client, self.hub = broker, client, MemoryHub()
         self.root = f"t{next(_numbers)}"
         self.refused: list[Refused] = []
         self._layers: list[MqttLayer] = []
@@ -43,7 +47,7 @@ class Medium:
         if self.broker is None:
             layer: MqttLayer = MemoryLayer(self.hub, **common, **options)
         else:
-            link = MqttLink(self.broker.settings(), f"{self.root}-{side}-{next(_numbers)}")
+            link = MqttLink(self.broker.settings(client=self.client), f"{self.root}-{side}-{next(_numbers)}")
             layer = MqttLayer(link, **common, **options)
         self._layers.append(layer)
         return layer
@@ -77,10 +81,10 @@ class Medium:
 @pytest_asyncio.fixture(params=MEDIA, scope="module", loop_scope="module")
 async def medium_broker(request: pytest.FixtureRequest, tmp_path_factory: Any) -> AsyncIterator[Broker | None]:
     """A running broker of each kind in turn; None for memory."""
-    kind, _, protocol = str(request.param).partition("-")
-    if kind == "memory":
+    if request.param == "memory":
         yield None
         return
+    kind, protocol, _ = str(request.param).split("-")
     if kind == "mosquitto" and find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
     directory: Path = tmp_path_factory.mktemp(kind)
@@ -94,22 +98,28 @@ async def medium_broker(request: pytest.FixtureRequest, tmp_path_factory: Any) -
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def medium(medium_broker: Broker | None) -> AsyncIterator[Medium]:
+async def medium(request: pytest.FixtureRequest, medium_broker: Broker | None) -> AsyncIterator[Medium]:
     """The medium of one test."""
-    made = Medium(medium_broker)
+    made = Medium(medium_broker, str(request.node.callspec.params["medium_broker"]).rpartition("-")[2])
     try:
         yield made
     finally:
         await made.close()
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Each implementation of a connection in turn: the setting ``broker.client``."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def links() -> AsyncIterator[Any]:
+async def links(client: Any) -> AsyncIterator[Any]:
     """Makes links that are stopped at the end."""
     made: list[Watched] = []
 
-    def make(*args: Any, **options: Any) -> Watched:
-        made.append(Watched(*args, **options))
+    def make(settings: BrokerSettings, *args: Any, **options: Any) -> Watched:
+        made.append(Watched(msgspec.structs.replace(settings, client=client), *args, **options))
         return made[-1]
 
     yield make

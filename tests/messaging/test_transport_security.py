@@ -61,8 +61,8 @@ async def tls_broker(tmp_path: Path) -> AsyncIterator[tuple[int, Path]]:
     await broker.stop()
 
 
-def _settings(port: int, host: str = "127.0.0.1", **tls: Any) -> BrokerSettings:
-    return BrokerSettings(url=f"mqtts://{host}:{port}", reconnect_max_s=0.5, tls=TlsSettings(**tls))
+def _settings(client: Any, port: int, host: str = "127.0.0.1", **tls: Any) -> BrokerSettings:
+    return BrokerSettings(client=client, url=f"mqtts://{host}:{port}", reconnect_max_s=0.5, tls=TlsSettings(**tls))
 
 
 async def _outcome(settings: BrokerSettings, caplog: pytest.LogCaptureFixture) -> str:
@@ -87,28 +87,30 @@ async def _outcome(settings: BrokerSettings, caplog: pytest.LogCaptureFixture) -
 
 
 async def test_tls_with_an_authority_and_a_client_certificate(
-    tls_broker: tuple[int, Path], caplog: pytest.LogCaptureFixture
+    client: str, tls_broker: tuple[int, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the right authority and a client certificate the link works, by address and by name."""
     port, authority = tls_broker
     certificate, key = make_certificate(authority, "edge-1")
     files = {"ca_file": str(authority), "cert_file": str(certificate), "key_file": str(key)}
-    assert await _outcome(_settings(port, **files), caplog) == "connected"
-    assert await _outcome(_settings(port, "localhost", **files), caplog) == "connected"
-    assert await _outcome(_settings(port, insecure=True, **(files | {"ca_file": ""})), caplog) == "connected"
+    assert await _outcome(_settings(client, port, **files), caplog) == "connected"
+    assert await _outcome(_settings(client, port, "localhost", **files), caplog) == "connected"
+    assert await _outcome(_settings(client, port, insecure=True, **(files | {"ca_file": ""})), caplog) == "connected"
 
 
 async def test_tls_refusals_name_the_cause(
-    tls_broker: tuple[int, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    client: str, tls_broker: tuple[int, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A foreign authority and a missing client certificate do not connect, and the error says why."""
     port, authority = tls_broker
     foreign = make_authority(tmp_path, "foreign")
-    assert "certificate verify failed" in await _outcome(_settings(port, ca_file=str(foreign)), caplog)
-    assert "ertificate" in await _outcome(_settings(port, ca_file=str(authority)), caplog)
+    assert "certificate verify failed" in await _outcome(_settings(client, port, ca_file=str(foreign)), caplog)
+    assert "ertificate" in await _outcome(_settings(client, port, ca_file=str(authority)), caplog)
 
 
-async def test_a_certificate_for_another_host_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_certificate_for_another_host_is_refused(
+    client: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The certificate's names must hold the host of the URL."""
     authority = make_authority(tmp_path, "authority")
     certificate, key = make_certificate(authority, "server", "DNS:broker.example")
@@ -118,7 +120,7 @@ async def test_a_certificate_for_another_host_is_refused(tmp_path: Path, caplog:
     ])  # fmt: skip
     await broker.start()
     try:
-        assert "mismatch" in await _outcome(_settings(port, ca_file=str(authority)), caplog)
+        assert "mismatch" in await _outcome(_settings(client, port, ca_file=str(authority)), caplog)
     finally:
         await broker.stop()
 
@@ -171,7 +173,9 @@ def test_urls() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_a_replaced_password_file_heals(tmp_path: Path, protocol: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_replaced_password_file_heals(
+    client: Any, tmp_path: Path, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A wrong password is logged once and tried again; when the file is replaced the link comes up by itself."""
     if shutil.which("mosquitto_passwd") is None:
         pytest.skip("mosquitto_passwd is not installed: apt-get install mosquitto")
@@ -181,7 +185,10 @@ async def test_a_replaced_password_file_heals(tmp_path: Path, protocol: str, cap
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=[f"password_file {users}"])
     await broker.start()
     link = MqttLink(
-        broker.settings(protocol=protocol, username="edge-1", password_file=str(secret), reconnect_max_s=0.2), "edge-1"
+        broker.settings(
+            client=client, protocol=protocol, username="edge-1", password_file=str(secret), reconnect_max_s=0.2
+        ),
+        "edge-1",
     )
     try:
         await link.start()

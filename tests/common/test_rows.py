@@ -1,0 +1,35 @@
+"""Many rows in one statement: the same as one by one."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.rows import ROWS_MAX, execute_rows
+
+
+@given(st.integers(0, 2 * ROWS_MAX + 5))
+def test_rows_go_in_and_out_as_they_are(count: int) -> None:
+    """Any number of rows is inserted and deleted, each once, in few statements."""
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE t (a INTEGER, b TEXT, PRIMARY KEY (a, b))")
+    statements: list[str] = []
+    db.set_trace_callback(statements.append)
+    rows = [(at, f"'{at}") for at in range(count)]
+    execute_rows(db, "INSERT INTO t VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+    assert db.execute("SELECT * FROM t ORDER BY a").fetchall() == rows
+    assert len([text for text in statements if text.startswith("INSERT")]) <= 2 + 9
+    execute_rows(db, "DELETE FROM t WHERE a IN (VALUES (?)) AND b <> 'x'", [(at,) for at in range(1, count)])
+    assert db.execute("SELECT * FROM t").fetchall() == rows[:1]
+    db.close()
+
+
+def test_a_text_without_a_place_for_rows_is_an_error() -> None:
+    """A statement without ``VALUES (?, ...)`` cannot take rows."""
+    db = sqlite3.connect(":memory:")
+    with pytest.raises(ValueError, match="no VALUES"):
+        execute_rows(db, "SELECT ?", [(1,)])
+    db.close()
