@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 
 BYTES = 200
-WINDOW = 1000
-"""Messages on their way at most: no queue of the broker overflows."""
+WINDOW, WINDOW_AT_RATE = 1000, 200
+"""Messages on their way at most: no queue of the broker or a rule overflows."""
 STALL_S = 30.0
 _HEAD = b'{"id":"%08d","temperature":91.5,"kind":"k%d","pad":"'
 _ID_AT = len(b'{"id":"')
@@ -104,7 +104,8 @@ class Load:
 
     def _send_due(self, elapsed: float) -> None:
         due = self._count if not self._rate else min(self._count, int(elapsed * self._rate) + 1)
-        for number in range(self._sent, min(due, self._back + WINDOW)):
+        window = WINDOW_AT_RATE if self._rate else WINDOW
+        for number in range(self._sent, min(due, self._back + window)):
             topic = self._topics[number % len(self._topics)]
             payload = (_HEAD % (number, number % self._kinds)).ljust(BYTES - 2, b"x") + b'"}'
             mid = (number % 65_535 + 1).to_bytes(2) if self._qos else b""

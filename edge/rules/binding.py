@@ -44,6 +44,7 @@ from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
 from edge.status import RuleRef, Status
+from edge.summaries import Tally
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Binding:
 
     Arguments: ``rule`` says whose results these are; ``target`` delivers, and ``target_id`` is its node;
     ``timeout_s`` bounds an execution from its first try on, waits between tries included. ``decision`` is the rule's
-    chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule.
+    chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule. ``tally``
+    sums up what ends well, in a rule that wants no single results (F5).
     """
 
     def __init__(
@@ -82,12 +84,13 @@ class Binding:
         router: Router | None = None,
         find: Callable[[str], Target | None] = lambda id: None,
         turns: Turns | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find = decision, target_id, find
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
-        self._target, self._status, self._spool = target, status, spool
+        self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
         self._waiting: deque[Execution] = deque()
@@ -125,7 +128,7 @@ class Binding:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def take(self, arrival: Arrival, settlement: Settlement) -> None:
+    def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
         """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
         self._enter(self.begin(arrival, settlement))
 
@@ -333,15 +336,21 @@ class Binding:
         self._router.complete(execution.message, self._place, error)
 
     def _record(self, execution: Execution) -> bool:
-        settlement, input_id = execution.settlement, execution.input_id
+        settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
+        source_id = execution.arrival.message.msgid
+        duration_us = int((self._clock.monotonic() - execution.since) * 1e6)
+        on_durable = settlement.one if settlement is not None and not input_id else None
+        if self._tally is not None and not input_id and ending.outcome in (DELIVERED_OUTCOME, FILTERED):
+            self._tally.add(ending, source_id, duration_us, execution.attempts, on_durable)
+            return True
         try:
             self._status.record(
                 self.rule,
-                execution.ending,
-                source_id=execution.arrival.message.msgid,
-                duration_us=int((self._clock.monotonic() - execution.since) * 1e6),
+                ending,
+                source_id=source_id,
+                duration_us=duration_us,
                 attempts=execution.attempts,
-                on_durable=settlement.one if settlement is not None and not input_id else None,
+                on_durable=on_durable,
                 input_id=input_id,
             )
         except QueueFullError:
