@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -51,6 +52,8 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     agent = Agent(settings)
     await agent.start()
+    gc.collect()
+    gc.freeze()  # what was made by now stays: the collector need not look at it again and again
     loop.add_signal_handler(signal.SIGHUP, agent.reload_soon)
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)

@@ -39,7 +39,7 @@ from edge.messages import (
     Retry,
 )  # fmt: skip
 from edge.rules.execution import Execution, RetryPolicy, Settlement
-from edge.rules.turns import Turns
+from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -90,6 +90,7 @@ class Binding:
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find = decision, target_id, find
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
+        self._account = Account()
         self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
@@ -124,13 +125,18 @@ class Binding:
     def close(self) -> None:
         """Free the target, when the last execution of a retired rule has ended."""
         self._target.close()
-        self._turns.forget(self)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
         """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
-        self._enter(self.begin(arrival, settlement))
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message)
+        execution.entered = True
+        if arrival.reliable or arrival.journal_now:
+            self._reliable.append(execution)
+            if arrival.journal_now:
+                self._journal(execution.since)
+        self._run_or_queue(execution)
 
     def begin(self, arrival: Arrival, settlement: Settlement | None) -> Execution:
         """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows."""
@@ -190,7 +196,10 @@ class Binding:
     def _enter(self, execution: Execution) -> None:
         self._begun -= 1
         execution.entered = True
-        if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
+        self._run_or_queue(execution)
+
+    def _run_or_queue(self, execution: Execution) -> None:
+        if not self._waiting and self._has_room() and (self._decision is None or self._account.at_once):
             self._run(execution)
         elif len(self._waiting) < self._flow.queue_max:
             self._waiting.append(execution)
@@ -223,7 +232,7 @@ class Binding:
     def _pump(self) -> None:
         if self._decision is not None:
             if self._waiting:
-                self._turns.later(self)
+                self._turns.later(self, self._account)
             return
         if self._pumping:  # a target that answers at once would nest a call for each that waits
             return
@@ -244,20 +253,19 @@ class Binding:
     # -- one execution -------------------------------------------------------------------------------------------------
 
     def _run(self, execution: Execution) -> None:
-        execution.deadline = self._clock.monotonic() + self.timeout_s
-        self._running[execution] = None
+        decided: Ending | str | None = None
         if execution.message.hops > HOPS_MAX:
             text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
-            return self._finish(execution, Ending(FAILED, "loop", text, "rule"))
-        decided: Ending | str | None = None
-        if self._decision is not None:
+            decided = Ending(FAILED, "loop", text, "rule")
+        elif self._decision is not None:
             began = perf_counter()
             decided = self._decision.decide(execution)
-            self._turns.used(self, began)
+            self._account.spent(began)
         if isinstance(decided, Ending):
-            self._finish(execution, decided)
-        else:
-            self._send(execution, decided or self._target_id)
+            return self._end(execution, decided)
+        execution.deadline = self._clock.monotonic() + self.timeout_s
+        self._running[execution] = None
+        self._send(execution, decided or self._target_id)
 
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id

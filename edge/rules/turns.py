@@ -8,6 +8,7 @@ everything else. So a flood of one rule, or a chain that takes long, delays nobo
 from __future__ import annotations
 
 import asyncio
+from heapq import heappop, heappush, heapreplace
 from time import perf_counter
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Taker(Protocol):
         """Run one message that waits; False when none can run now."""
 
 
-class _Account:
+class Account:
     """What a rule has used: in all (with what it was set back by), and in the window that began at ``since``."""
 
     __slots__ = ("since", "total", "used")
@@ -31,59 +32,53 @@ class _Account:
     def __init__(self) -> None:
         self.since = self.used = self.total = 0.0
 
+    @property
+    def at_once(self) -> bool:
+        """True when the rule may run a message at once."""
+        return self.used < AT_ONCE_S or perf_counter() - self.since > WINDOW_S
+
+    def spent(self, began: float) -> None:
+        """The rule has run since ``began``."""
+        now = perf_counter()
+        if now - self.since > WINDOW_S:
+            self.since, self.used = now, 0.0
+        self.used += now - began
+        self.total += now - began
+
 
 class Turns:
     """The turns of one node's rules. Times are seconds of ``perf_counter``."""
 
     def __init__(self) -> None:
-        self._accounts: dict[Taker, _Account] = {}
-        self._ready: dict[Taker, _Account] = {}
+        self._ready: dict[Taker, Account] = {}
+        self._queue: list[tuple[float, int, Taker]] = []  # a heap of those that are ready, by what they had used
+        self._number = 0
         self._scheduled = False
         self.slices = 0
 
-    def now(self, taker: Taker) -> bool:
-        """True when the rule may run a message at once."""
-        account = self._accounts.get(taker)
-        return account is None or account.used < AT_ONCE_S or perf_counter() - account.since > WINDOW_S
-
-    def used(self, taker: Taker, began: float) -> None:
-        """The rule has run since ``began``."""
-        account = self._accounts.get(taker)
-        if account is None:
-            account = self._accounts[taker] = _Account()
-        now = perf_counter()
-        if now - account.since > WINDOW_S:
-            account.since, account.used = now, 0.0
-        account.used += now - began
-        account.total += now - began
-
-    def later(self, taker: Taker) -> None:
+    def later(self, taker: Taker, account: Account) -> None:
         """The rule has messages that wait: it gets turns."""
         if taker not in self._ready:
-            account = self._accounts.setdefault(taker, _Account())
-            if self._ready:  # what it did not use while it had nothing to do is not saved up
-                account.total = max(account.total, min(other.total for other in self._ready.values()))
+            if self._queue:  # what it did not use while it had nothing to do is not saved up
+                account.total = max(account.total, self._queue[0][0])
             self._ready[taker] = account
+            self._number += 1  # equals go in the order in which they came
+            heappush(self._queue, (account.total, self._number, taker))
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._slice)
 
-    def forget(self, taker: Taker) -> None:
-        """The rule is gone."""
-        self._accounts.pop(taker, None)
-        self._ready.pop(taker, None)
-
     def _slice(self) -> None:
         self._scheduled = False
         self.slices += 1
-        until = perf_counter() + SLICE_S
-        while self._ready and perf_counter() < until:
-            taker = min(self._ready, key=self._total_of)
-            if not taker.turn():
-                self._ready.pop(taker, None)
-        if self._ready:
+        queue, until = self._queue, perf_counter() + SLICE_S
+        while queue and perf_counter() < until:
+            _, number, taker = queue[0]
+            if taker.turn():
+                heapreplace(queue, (self._ready[taker].total, number, taker))
+            else:
+                heappop(queue)
+                del self._ready[taker]
+        if queue:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._slice)
-
-    def _total_of(self, taker: Taker) -> float:
-        return self._ready[taker].total
