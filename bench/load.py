@@ -18,7 +18,7 @@ from collections.abc import Iterator
 BYTES = 200
 WINDOW, WINDOW_AT_RATE = 1000, 200
 """Messages on their way at most: no queue of the broker or a rule overflows."""
-STALL_S = 30.0
+STALL_S = 10.0
 _HEAD = b'{"id":"%08d","temperature":91.5,"kind":"k%d","pad":"'
 _ID_AT = len(b'{"id":"')
 

@@ -46,14 +46,14 @@ class Tally:
 
     def __init__(self, owner: Summaries, rule: RuleRef, early_s: float) -> None:
         self.early_s = early_s
-        self._owner, self._rule = owner, rule
+        self._owner, self._rule, self._time = owner, rule, owner.time
         self._sums: dict[tuple[str, str], _Sum] = {}
 
     def add(
         self, ending: Ending, source_id: str, duration_us: int, attempts: int = 1, on_durable: Callback | None = None
     ) -> None:
         """Count one execution that ended well; ``on_durable`` is called when a power cut cannot take its summary."""
-        now = self._owner.time()
+        now = self._time()
         key = ending.outcome, ending.reason
         found = self._sums.get(key)
         if found is None:

@@ -94,6 +94,7 @@ class Binding:
         self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
+        self._running_max = self._flow.running_max
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
@@ -220,6 +221,13 @@ class Binding:
         self._pump()
 
     def _has_room(self) -> bool:
+        if (self._after is not None or self._patient_until) and not self._may_begin():
+            return False
+        running = len(self._running)
+        return running < self._running_max and self._spool.room > running
+
+    def _may_begin(self) -> bool:
+        """False while the version before has messages to start, or the target of resumed inputs is not ready yet."""
         if self._after is not None:
             if self._after._begun or self._after._waiting:
                 return False
@@ -227,7 +235,7 @@ class Binding:
         if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
             return False
         self._patient_until = 0.0
-        return len(self._running) < self._flow.running_max and self._spool.room > len(self._running)
+        return True
 
     def _pump(self) -> None:
         if self._decision is not None:
