@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from random import Random
 from typing import Any, Generic, TypeVar
 
 import msgspec
