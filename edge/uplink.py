@@ -142,18 +142,26 @@ class Uplink:
             for key, sending in self._sending.items()
             if sending.message.epoch == epoch and (key[1] <= confirmation.through or key[1] in also)
         ]
-        now, slowest = self._clock.monotonic(), 0.0
+        now, fastest = self._clock.monotonic(), math.inf
         for key in done:
             sending = self._sending.pop(key)
             if sending.sends == 1:  # else nobody knows which copy is confirmed
-                slowest = max(slowest, now - sending.sent)
-        if slowest:
-            self._patience = self._bounded(max(2 * slowest, self._patience / 2))
+                fastest = min(fastest, now - sending.sent)
+        if fastest < math.inf:  # of the others an earlier confirmation may have been lost
+            self._be_patient(self._bounded(2 * fastest), now)
         self._confirmed += len(done)
         if done:
             self._forget(confirmation)
             self._pace = min(max(self._pace, SLOW_START) + len(done), self._settings.window_messages)
             self._send_more()
+
+    def _be_patient(self, wait: float, now: float) -> None:
+        """Set how long a message waits; when that became shorter, those on their way wait no longer either."""
+        shorter, self._patience = wait < self._patience, wait
+        if shorter:
+            for sending in self._sending.values():
+                if sending.flying and sending.due < math.inf:
+                    sending.due = min(sending.due, now + wait)
 
     def refused(self, msg_id: str, refusal: Refusal) -> None:
         """Deal with a message that the cloud does not take: for good it becomes void, else it waits (P5.9).

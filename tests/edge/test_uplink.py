@@ -267,3 +267,34 @@ def test_a_lost_window_is_sent_again_within_seconds():
             answered += 1
     assert took <= 8
     assert sorted(up.sent()[lost:]) == sorted(sequences)
+
+
+def test_one_late_word_slows_nothing_that_follows():
+    """P5.6: how long the cloud takes is told by what it confirms fastest; an old message in the same confirmation may
+    have waited for a lost one. Else everything behind would wait for a minute when it is lost.
+    """
+    up = Up()
+    up.connect()
+    up.link.hold = True  # no PUBACK, so the first is not late by its own clock
+    up.uplink.add([frozen(1)])
+    up.pass_time(40)
+    up.link.hold = False
+    up.uplink.add([frozen(2)])
+    up.pass_time(0.1)
+    up.uplink.confirmed(Confirmation(str(EPOCH), 2))
+    up.uplink.add([frozen(3)])
+    assert up.pass_time(2.6) == 1
+
+
+def test_what_is_on_its_way_waits_no_longer_than_what_is_sent_now():
+    """P5.6: when the cloud is quick again, messages that were sent while it was slow are not left for a minute."""
+    up = Up()
+    up.connect()
+    up.uplink.add([frozen(1)])
+    for _ in range(6):
+        up.pass_time(75)  # the wait has doubled to a minute
+    up.uplink.confirmed(Confirmation(str(EPOCH), 1))
+    up.uplink.add([frozen(2), frozen(3)])
+    up.pass_time(0.1)
+    up.uplink.confirmed(Confirmation(str(EPOCH), 1, [3]))
+    assert up.pass_time(2.6) == 1
