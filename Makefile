@@ -44,7 +44,7 @@ check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 bench: $(VENV)/.ready-test ## Measure throughput, latency and footprint on this machine; ARGS="--only b5" chooses
 	@$(BIN)/python -m bench $(ARGS)
 
-docs: $(VENV)/.ready-up ## Write the pages that come from the code: docs/settings.md, docs/commands.md
+docs: $(VENV)/.ready-up ## Write the pages that come from the code: settings, commands, language-commands
 	@$(BIN)/python docs/generate.py
 
 $(VENV)/.ready-up: $(VENV)/bin/python pyproject.toml constraints.txt

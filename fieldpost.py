@@ -76,6 +76,33 @@ def cloud(ctx: typer.Context) -> None:
 
 
 @app.command()
+def check(
+    files: Annotated[
+        list[str] | None, typer.Option("-f", "--file", help="Manifests: file or directory; repeatable.")
+    ] = None,
+    layers: Annotated[
+        Path | None,
+        typer.Option("--layers", exists=True, file_okay=False, help="Directory with the layers of a configuration."),
+    ] = None,
+) -> None:
+    """Say all that a node would refuse, without running it. Example: fieldpost check -f examples/relay.yaml"""
+    from common.config import load
+    from edge.rules.checking import check_configuration
+    from edge.settings import Settings
+
+    if not files and not layers:
+        raise typer.BadParameter("name files of manifests, or a directory with --layers", param_hint="-f")
+    settings = load(Settings, environ=os.environ, overrides={})
+    loops = settings.edge.flow.loops or settings.broker.protocol != "3.1.1"
+    objects, findings = check_configuration(files or [], str(layers or ""), loops=loops)
+    for finding in findings:
+        print(finding)
+    if findings:
+        sys.exit(1)
+    print(f"{objects} rules and endpoints, nothing to say")
+
+
+@app.command()
 def version() -> None:
     """Print the version. Example: fieldpost version"""
     from common.version import VERSION

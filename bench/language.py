@@ -285,10 +285,13 @@ def run(rounds: int) -> list[Row]:
     """Measure all cases in turn, ``rounds`` times, and say how each stands to the peer."""
     ready = [(case, _ready(case)) for case in cases()]
     times: dict[str, list[float]] = {case.name: [] for case, _ in ready}
+    reference: list[float] = []
     for _ in range(rounds):
+        reference.append(_timed(_reference))
         for case, once in ready:
             times[case.name].append(_timed(once))
-    rows, ratios = [], []
+    rows = [Row("reference: 100 dict reads", median(reference), "us", note="plain Python; it shows a busy machine")]
+    ratios = []
     for case, _ in ready:
         value = median(times[case.name])
         ratios.append(value / case.peer_us)
@@ -326,6 +329,14 @@ def _timed(once: Callable[[], Any]) -> float:
         return (spent - (time.process_time() - best)) / count * 1e6
     finally:
         gc.enable()
+
+
+def _reference() -> int:
+    """Work of a fixed size, in which nothing of the engine has a part."""
+    given, total = {"a": 1}, 0
+    for _ in range(100):
+        total += given["a"]
+    return total
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
+from common.config import mask_urls
 from common.errors import ConfigError, RefusedError
 from common.manifests import Finding, Manifest, load_manifests, nearest
 from common.resource import is_label, is_name
@@ -243,7 +244,8 @@ def _check_loops(rules: Rules, endpoints: Endpoints) -> Iterator[Finding]:
         topic = rule.spec.target_resource.get("topic", "")
         if _type_of(rule, "target", endpoints) != EVENTBUS.name or not topic:
             continue
-        reach = re.sub(r"\{[^{}]*\}", "+", topic)
+        reach = topic.replace("{namespace}", rule.metadata.namespace).replace("{rule}", rule.metadata.name)
+        reach = re.sub(r"\{[^{}]*\}", "+", reach)
         reach = "/".join("+" if "+" in level else level for level in reach.split("/"))
         for other, listening in buses:
             filter_ = listening.spec.source_resource.get("topic", "")
@@ -290,7 +292,7 @@ def _test_url(value: str, _: Rule | RuleEndpoint) -> None:
     template = UrlTemplate(value)
     url = urlsplit(template.example)
     if url.scheme not in ("http", "https") or not url.hostname or "{" in value.partition("://")[2].partition("/")[0]:
-        raise ConfigError(f"{value!r} is no http:// or https:// URL with a fixed host")
+        raise ConfigError(f"{mask_urls(value)!r} is no http:// or https:// URL with a fixed host")
 
 
 def _test_path(value: str, _: Rule | RuleEndpoint) -> None:

@@ -153,7 +153,7 @@ def mask(settings: msgspec.Struct) -> dict[str, Any]:
         if isinstance(value, msgspec.Struct):
             shown[field.encode_name] = mask(value)
         else:
-            shown[field.encode_name] = MASKED if value and _is_secret(field.type) else _mask_urls(value)
+            shown[field.encode_name] = MASKED if value and _is_secret(field.type) else mask_urls(value)
     return shown
 
 
@@ -354,7 +354,7 @@ def _convert(key: str, kind: Any, value: Any, origin: Origin) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as exc:
-        given = MASKED if _is_secret(kind) else _yaml(_mask_urls(value))
+        given = MASKED if _is_secret(kind) else _yaml(mask_urls(value))
         raise origin.error(f"{key}: given {given}, expected {_expected(_info(kind))}") from exc
 
 
@@ -455,13 +455,14 @@ def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]*@")
 
 
-def _mask_urls(value: Any) -> Any:
+def mask_urls(value: Any) -> Any:
+    """The value with ``***`` for users and passwords in URLs, in texts, lists and maps."""
     if isinstance(value, str):
         return _URL_PASSWORD.sub(MASKED + "@", value)
     if isinstance(value, list | tuple):
-        return [_mask_urls(part) for part in value]
+        return [mask_urls(part) for part in value]
     if isinstance(value, dict):
-        return {key: _mask_urls(part) for key, part in value.items()}
+        return {key: mask_urls(part) for key, part in value.items()}
     return value
 
 

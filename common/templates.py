@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from common.config import mask_urls
 from common.errors import TemplateError, TopicError
 from common.topics import check_topic
 
@@ -33,6 +34,7 @@ class Template:
 
     def __init__(self, text: str, escape: Callable[[str], str] = str) -> None:
         self.text, self.levels, self._escape = text, 0, escape
+        self._shown = mask_urls(text)  # in errors, which travel far
         self._parts: list[str | int | tuple[str, ...]] = []  # even: text; odd: a level, (known,), or a field's path
         at = 0
         for found in _PLACEHOLDER.finditer(text):
@@ -46,16 +48,17 @@ class Template:
         """The text with ``x`` in every placeholder: what a check of the whole may look at."""
         return "".join("x" if place % 2 else str(part) for place, part in enumerate(self._parts))
 
-    def render(self, key: str, known: Mapping[str, str], field: Field) -> str:
-        """Return the text for a message that came on ``key`` (a topic or path).
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """Return the text for a message that came on ``key``: a topic, or an HTTP path as it came (``path``), whose
+        levels are its decoded segments.
 
         Raises TemplateError when the key has too few levels, or a field is missing.
         """
         if len(self._parts) == 1:
             return self.text
-        levels = key.strip("/").split("/") if key.startswith("/") else key.split("/")
+        levels = [unquote(part) for part in key.strip("/").split("/")] if path else key.split("/")
         if len(levels) < self.levels:
-            raise TemplateError(f"template {self.text!r} needs {self.levels} levels, {key!r} has {len(levels)}")
+            raise TemplateError(f"template {self._shown!r} needs {self.levels} levels, {key!r} has {len(levels)}")
         filled: list[str] = []
         for place, part in enumerate(self._parts):
             if not place % 2:
@@ -65,7 +68,7 @@ class Template:
             elif isinstance(part, tuple) and part[0] in FIELDS:
                 value = field(part)
                 if value is None:
-                    raise TemplateError(f"template {self.text!r}: the message has no {'.'.join(part)}")
+                    raise TemplateError(f"template {self._shown!r}: the message has no {'.'.join(part)}")
                 filled.append(self._escape(value))
             else:
                 filled.append(self._escape(known[part[0]]))
@@ -73,7 +76,7 @@ class Template:
 
     def _literal(self, part: str) -> str:
         if "{" in part or "}" in part:
-            raise TemplateError(f"template {self.text!r}: a brace without its other one")
+            raise TemplateError(f"template {self._shown!r}: a brace without its other one")
         return part
 
     def _placeholder(self, inside: str) -> int | tuple[str, ...]:
@@ -87,7 +90,7 @@ class Template:
             if path[0] in FIELDS and 1 < len(path) <= DEPTH_MAX:
                 return path
         raise TemplateError(
-            f"template {self.text!r}: unknown {{{inside}}}; there are {{topic[n]}}, {{path[n]}}, {{node}}, {{rule}}, "
+            f"template {self._shown!r}: unknown {{{inside}}}; there are {{topic[n]}}, {{path[n]}}, {{node}}, {{rule}}, "
             "{namespace}, {$MSG.payload.NAME}, {$MSG.headers.NAME}, {$MSG.params.NAME}"
         )
 
@@ -99,14 +102,14 @@ class TopicTemplate(Template):
         super().__init__(text)
         check_topic(self.example)
 
-    def render(self, key: str, known: Mapping[str, str], field: Field) -> str:
-        """See Template. Raises TopicError for a value that makes no topic (a wildcard, NUL)."""
-        topic = super().render(key, known, field)
-        if self.fields:
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """See Template. Raises TemplateError for a value that makes no topic (a wildcard, NUL)."""
+        topic = super().render(key, known, field, path=path)
+        if self.fields or path:
             try:
                 check_topic(topic)
             except TopicError as exc:
-                raise TemplateError(f"template {self.text!r}: {exc.detail}") from exc
+                raise TemplateError(f"template {self._shown!r}: {exc.detail}") from exc
         return topic
 
 
@@ -115,6 +118,20 @@ class UrlTemplate(Template):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, _quoted)
+
+    def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
+        """See Template. Raises TemplateError for a segment that would come to be ``.`` or ``..``: it names another
+        path, however it is encoded.
+        """
+        url = super().render(key, known, field, path=path)
+        for segment, written in zip(_segments(url), _segments(self.text), strict=False):
+            if segment in (".", "..") and segment != written:
+                raise TemplateError(f"template {self._shown!r}: a value makes the segment {segment!r}")
+        return url
+
+
+def _segments(url: str) -> list[str]:
+    return url.partition("?")[0].split("/")
 
 
 def _quoted(text: str) -> str:

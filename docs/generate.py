@@ -1,4 +1,4 @@
-"""Make the pages that come from the code: ``python docs/generate.py`` writes docs/settings.md and docs/commands.md.
+"""Make the pages that come from the code: ``python docs/generate.py`` writes settings, commands and language-commands.
 
 A test fails when they are out of date (tests/test_docs.py).
 """
@@ -21,12 +21,20 @@ import cloud.settings  # noqa: E402
 import edge.__main__  # noqa: E402
 import edge.settings  # noqa: E402
 import fieldpost  # noqa: E402
+from common.chain.commands.reference import reference  # noqa: E402
 from common.config import describe, document  # noqa: E402
+from common.rulechains import commands as chain_commands  # noqa: E402
 
 COMMANDS_HEAD = """# Commands
 
 This page is generated from the code (`make docs`). Exit codes: 0 done, 1 failed, 2 wrong use or wrong settings; an
 error is one line on standard error. `--help` says the same as this page.
+"""
+LANGUAGE_HEAD = """# Commands of the process-chain language
+
+This page is generated from the code (`make docs`); every example is a test. What Ok, Err, answers and faults are says
+[language.md](language.md). Lines of examples show what they give behind `#`.
+
 """
 PROCESS_OPTIONS = (
     ("`-c`, `--config`", "Settings file; default `$FIELDPOST_CONFIG`, then `fieldpost.yaml` in this directory."),
@@ -37,8 +45,12 @@ PROCESS_OPTIONS = (
 
 def pages() -> dict[str, str]:
     """The generated pages: file name -> text."""
-    both = {"settings.md": document(edge.settings.Settings, cloud.settings.Settings), "commands.md": commands()}
-    return {name: re.sub(r"<(?=[a-z])", "&lt;", text) for name, text in both.items()}
+    made = {
+        "settings.md": document(edge.settings.Settings, cloud.settings.Settings),
+        "commands.md": commands(),
+        "language-commands.md": LANGUAGE_HEAD + reference(chain_commands()).rstrip() + "\n",
+    }
+    return {name: re.sub(r"<(?=[a-z])", "&lt;", text) for name, text in made.items()}
 
 
 def commands() -> str:

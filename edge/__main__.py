@@ -51,10 +51,10 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     agent = Agent(settings)
+    loop.add_signal_handler(signal.SIGHUP, agent.reload_soon)  # before the start: without a handler it would kill
     await agent.start()
     gc.collect()
     gc.freeze()  # what was made by now stays: the collector need not look at it again and again
-    loop.add_signal_handler(signal.SIGHUP, agent.reload_soon)
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()

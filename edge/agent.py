@@ -37,6 +37,7 @@ from edge.endpoints.servicebus import Servicebus
 from edge.presence import Presence
 from edge.rules.configuration import Configuration
 from edge.rules.host import RuleHost
+from edge.rules.store import LastGood
 from edge.settings import Settings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -106,7 +107,7 @@ class Agent:
         self._kinds: dict[str, Kind] = {}
         self.host = RuleHost(
             self.node, edge.labels, self.status, self.spool, self._kinds, _configuration(settings),
-            flow=edge.flow, clock=self._clock,
+            flow=edge.flow, clock=self._clock, last_good=LastGood(data),
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
@@ -138,12 +139,11 @@ class Agent:
         self.spool.start()
         await self._control.start()
         self.uplink.add(left)
-        self.host.load()
+        self.host.begin()
         self.rules.resume(inputs)
         self._link.on_connect = self._connected
         await self._layer.start()
-        for kind in self._kinds.values():
-            await kind.start()
+        await self.host.connect()
         self._tasks.start("receive", self._receive)
         self._tasks.start("reload", self._reload)
         self._tasks.start("resend", self.uplink.run)

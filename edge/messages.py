@@ -6,6 +6,7 @@ Sources make an Arrival, targets give a Delivery; between them hooks and chains 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
         if path[0] == "payload" and isinstance(value, bytes):
             try:
                 value = msgspec.json.decode(value)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 return None
         for step in path[1:]:
             if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -136,3 +137,18 @@ class Arrival(msgspec.Struct, eq=False):
     source: str = ""
     journal_now: bool = False
     seen: dict[str, Any] | None = None
+
+    def rest(self) -> bytes:
+        """For the journal: the source, and everything of the message but payload, key and id."""
+        m = self.message
+        return msgspec.msgpack.encode((self.source, m.headers, m.params, m.method, m.query, m.hops, m.time_ms))
+
+    @classmethod
+    def restored(cls, message: FlowMessage, rest: bytes) -> Arrival:
+        """An arrival again from the journal. What cannot be read is left away: the input was accepted."""
+        arrival, m = cls(message), message
+        with suppress(msgspec.DecodeError):
+            arrival.source, m.headers, m.params, m.method, m.query, m.hops, m.time_ms = msgspec.msgpack.decode(
+                rest, type=tuple[str, dict[str, str], dict[str, str], str, str, int, int]
+            )
+        return arrival

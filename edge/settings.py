@@ -139,8 +139,9 @@ class ListenerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class HttpClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The connections to HTTP targets."""
 
-    connections_max: Annotated[int, Meta(ge=1, description="Connections to all targets.")] = 128
-    connections_per_host_max: Annotated[int, Meta(ge=1, description="Connections to one target.")] = 32
+    connections_per_rule_max: Annotated[
+        int, Meta(ge=1, description="Connections of one rule to its target; shared with no other rule.")
+    ] = 32
     answer_bytes_max: Annotated[int, Meta(ge=1, description="Largest answer in bytes; more fails the execution.")] = (
         1 << 20
     )

@@ -47,7 +47,7 @@ CREATE TABLE messages (
 );
 CREATE TABLE inputs (
     id TEXT PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, msg_id TEXT NOT NULL, topic TEXT NOT NULL,
-    payload BLOB NOT NULL, attempts INTEGER NOT NULL
+    payload BLOB NOT NULL, attempts INTEGER NOT NULL, rest BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE dead (
     id TEXT PRIMARY KEY, at REAL NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, version TEXT NOT NULL,
@@ -63,6 +63,7 @@ ALTER TABLE state ADD COLUMN backlog INTEGER NOT NULL DEFAULT 0;
 UPDATE state SET next_row = (SELECT coalesce(max(id), 0) + 1 FROM results);
 DROP INDEX IF EXISTS results_by_rule;
 CREATE INDEX results_of_rule ON results (kind, namespace, rule);
+ALTER TABLE inputs ADD COLUMN rest BLOB NOT NULL DEFAULT x'';
 """
 _FROM_1 = """
 ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
@@ -116,6 +117,7 @@ class Input(NamedTuple):
     topic: str
     payload: bytes
     attempts: int = 1
+    rest: bytes = b""  # what else the message has; edge.messages knows it
 
 
 class DeadMessage(NamedTuple):
@@ -298,7 +300,7 @@ class SpoolDb:
             gone = "DELETE FROM results WHERE id IN (VALUES (?))"
             execute_rows(db, gone, [(row,) for row in changes.gone_results])
         if changes.new_inputs:
-            db.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?)", changes.new_inputs)
+            db.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", changes.new_inputs)
         if changes.gone_inputs:
             db.executemany("DELETE FROM inputs WHERE id = ?", [(row,) for row in changes.gone_inputs])
         if changes.new_results:

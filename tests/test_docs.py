@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,19 @@ import pytest
 from cloud.handlers import CONTENT_TYPES
 from cloud.settings import Settings as CloudSettings
 from common import codec
+from common.chain.hookpoint import Engine
 from common.checks import check_text
+from common.clock import SystemClock
 from common.config import describe, load
 from common.manifests import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
+from common.rulechains import commands as rule_commands
 from common.rules import Rule, RuleEndpoint
-from edge.agent import load_rules
+from edge.endpoints.replies import STATUS_OF
+from edge.rules.configuration import Configuration
+from edge.rules.hooking import load_hooks
+from edge.rules.httpchains import HttpChains
+from edge.rules.mounting import chain_points
 from edge.settings import Settings as EdgeSettings
 from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
 from tests.docs_support.commands import Program, Shell, fieldpost
@@ -36,6 +44,8 @@ from tests.support.wait import eventually
 
 README_LINES_MAX = 120
 DECISION_LINES_MAX = 40
+LAYER_SECTIONS = ("endpoints:", "rules:", "hooks:", "hook_points:")
+OUTCOMES = ("filtered", "rejected", "failed", "dropped")
 DOWN = "fieldpost down"
 NO_CLIENTS = "mosquitto_sub is not installed: apt-get install mosquitto-clients"
 RULES = [file for file in sorted((ROOT / "examples").glob("*.yaml")) if "\nkind: Rule\n" in file.read_text()]
@@ -51,6 +61,7 @@ async def _up(cwd: Path) -> AsyncIterator[str]:
     (cwd / "examples").symlink_to(ROOT / "examples")
     (cwd / "rules").mkdir()
     shutil.copy(ROOT / "examples" / "relay.yaml", cwd / "rules")
+    shutil.copy(ROOT / "examples" / "threshold.yaml", cwd / "chains.yaml")
     program = await fieldpost(cwd, "up", "--port", "0", "--every", "0.2", "--node", "gw-7")
     try:
         await eventually(lambda: _shows_a_result(program), timeout=60, what="fieldpost up shows a result")
@@ -103,15 +114,57 @@ def test_make_commands_are_targets():
 
 
 @pytest.mark.parametrize("block", of_language("yaml"), ids=lambda block: block.id)
-def test_yaml_is_taken(block: Block):
-    """Manifests pass the check of the agent (``bus`` is added where it is left out); all else are settings."""
+def test_yaml_is_taken(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Manifests pass the check of the agent (``bus`` is added where it is left out), layers are mounted as there; all
+    else are settings.
+    """
     if "apiVersion" in block.text:
         text = block.text if "kind: RuleEndpoint" in block.text else BUS + "---\n" + block.text
         manifests, findings = check_text(text, block.id)
         assert manifests
         assert not findings
+    elif block.text.startswith(LAYER_SECTIONS):
+        monkeypatch.syspath_prepend(ROOT / "examples" / "hooks")
+        (tmp_path / "user_gateway.yaml").write_text(block.text)
+        wanted = Configuration([], str(tmp_path)).read()
+        assert wanted.hooks or wanted.points
+        load_hooks(wanted.hooks)
+        engine = Engine(rule_commands())
+        chain_points(wanted.points, engine)
+        HttpChains(wanted.points, engine, lambda name: None, SystemClock())
     else:
         _load_settings_text(block.text)
+
+
+def test_reason_codes_are_those_of_the_code():
+    """The tables of rules.md name every reason that the agent gives, none else, and the HTTP status of each."""
+    rows = [row for row in tables(ROOT / "docs" / "rules.md") if len(row) == 5 and row[0].strip("`") in OUTCOMES]
+    ended = {row[1].strip("`"): row[2] for row in rows if row[1]}
+    assert {reason: status for reason, status in ended.items() if reason in STATUS_OF} == {
+        reason: str(status) for reason, status in STATUS_OF.items()
+    }
+    answers = {row[0].strip("`"): row[1] for row in tables(ROOT / "docs" / "rules.md") if len(row) == 3}
+    of_code: dict[str, set[str]] = {"Ending": set(STATUS_OF), "problem": set()}
+    for file in (ROOT / "edge").rglob("*.py"):
+        for name, reason in _reasons(ast.parse(file.read_text())):
+            of_code["problem" if name == "problem" else "Ending"].add(reason)
+    assert set(ended) - {"target_status_<code>"} == of_code["Ending"]
+    assert all(row[4] for row in rows)
+    refusals = {reason for reason, status in answers.items() if re.fullmatch(r"[45]\d\d(, [45]\d\d)*", status)}
+    assert refusals | set(ended) >= of_code["problem"]
+    assert refusals <= of_code["problem"]
+
+
+def _reasons(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """The reason codes that stand in the calls of a file: ``Ending(outcome, reason)``, ``Retry(reason)`` and so on."""
+    places = {"Ending": 1, "Retry": 0, "Rejected": 0, "problem": 1}
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        if name in places and len(call.args) > places[name]:
+            argument = call.args[places[name]]
+            for part in (argument.body, argument.orelse) if isinstance(argument, ast.IfExp) else (argument,):
+                if isinstance(part, ast.Constant):
+                    yield name, part.value
 
 
 def _load_settings_text(text: str) -> None:
@@ -143,9 +196,9 @@ def _assert_known(shown: dict[str, Any], decoded: Any) -> None:
     assert set(shown) <= {field.encode_name for field in msgspec.structs.fields(decoded)}
 
 
-@pytest.mark.parametrize("name", ["settings.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "commands.md", "language-commands.md"])
 def test_generated_pages_are_up_to_date(name: str):
-    """docs/settings.md and docs/commands.md are what ``make docs`` makes of the code."""
+    """The pages of settings, commands and the language's commands are what ``make docs`` makes of the code."""
     program = "import generate, sys; sys.stdout.write(generate.pages()[sys.argv[1]])"
     done = subprocess.run(
         [sys.executable, "-c", program, name], cwd=ROOT, capture_output=True, text=True,
@@ -204,7 +257,16 @@ def test_example_rules_pass_the_check(file: Path):
     manifests, findings = load_files([str(file)])
     assert not findings
     assert {type(manifest.value) for manifest in manifests} == {Rule, RuleEndpoint}
-    assert load_rules([str(file)])
+    assert Configuration([str(file)]).read().manifests
+
+
+@pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
+async def test_example_rules_run_as_readme_says(file: Path, tmp_path: Path, embedded: Embedded):
+    """``python -m edge --rules examples/FILE`` runs, whichever file it is, and ends with exit code 0."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    shell = Shell(tmp_path, embedded.url, embedded.url)
+    await shell.run(f"python -m edge --node gw-7 --rules examples/{file.name} --set edge.rest.port=0")
+    await shell.stop()
 
 
 @pytest.mark.parametrize("settings", [EdgeSettings, CloudSettings])
@@ -244,4 +306,4 @@ def test_every_page_has_its_blocks_closed():
         fences = [line for line in page.read_text().splitlines() if line.startswith("```")]
         assert len(fences) % 2 == 0, name_of(page)
         languages = {block.language for block in blocks(page)}
-        assert languages <= {"", "sh", "console", "yaml", "json", "markdown"}, name_of(page)
+        assert languages <= {"", "sh", "console", "yaml", "json", "markdown", "chain", "chains", "cases"}, name_of(page)

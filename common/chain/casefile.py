@@ -31,12 +31,12 @@ from typing import Any
 import yaml
 
 from common.chain import values
+from common.chain.chainfile import global_chains
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
 from common.chain.errors import ChainError, ChainErrors
 from common.chain.hookpoint import Access, Engine, HookPoint
 from common.chain.loader import load_file
-from common.chain.nodes import LibSource
 from common.chain.run import Outcome
 
 EXPECTED = ("verb", "target", "value", "ok", "error", "resp", "outputs", "output")
@@ -143,13 +143,10 @@ class _CaseFile:
         except ValueError as exc:
             raise self._wrong(f'an input of "{name}" is read-only or writable') from exc
         settings = {key: value for key, value in declared.items() if key != "inputs"}
-        engine = Engine(commands=self._commands, libs=self._global_chains(), seed=seed)
+        engine = Engine(commands=self._commands, libs=global_chains(self._libs, self._points), seed=seed)
         point = HookPoint(name, engine=engine, inputs=access, **settings)
         point.mount(self._libs[name])
         return point
-
-    def _global_chains(self) -> dict[str, LibSource]:
-        return {name: lib for name, lib in self._libs.items() if name not in self._points}
 
 
 def _difference(key: str, expected: Any, seen: Any) -> str:

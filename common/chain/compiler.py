@@ -7,6 +7,7 @@ globals of the function that ``linking.py`` makes of it.
 from __future__ import annotations
 
 import ast
+import gc
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import CodeType
@@ -32,10 +33,11 @@ CACHED_BLOCKS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The code of a block. ``writes``: it may change a collection, or run what does."""
+    """The code of a block, without its tree, which is much larger. ``writes``: it may change a collection, or run what
+    does.
+    """
 
     code: CodeType
-    tree: ast.Module
     constants: dict[str, Any]
     notes: dict[str, str]
     links: tuple[Link, ...]
@@ -66,7 +68,21 @@ class Cache:
 
 
 def compile_block(text: str, config: Config) -> Compiled:
-    """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls."""
+    """Compile one block. Raises ChainErrors with all errors of the text, or else of its names and calls.
+
+    Python's cycle collector waits meanwhile: the trees are thousands of objects that go at the end without it.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return translate(text, config)[0]
+    finally:
+        if collects:
+            gc.enable()
+
+
+def translate(text: str, config: Config) -> tuple[Compiled, ast.Module]:
+    """Compile one block, and return the Python tree that it became, too."""
     body = parse(text)
     scopes = analyse(body, inputs=config.inputs, registry=config.registry, verbs=config.verbs)
     e = Statements(scopes, config)
@@ -81,7 +97,7 @@ def compile_block(text: str, config: Config) -> Compiled:
         message = "this block nests too many statements and $(...) in one another"
         raise ChainErrors([ChainError("PC-LINK-COMPLEX", message, body.span)]) from None
     function = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
-    return Compiled(function, tree, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes))
+    return Compiled(function, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes)), tree
 
 
 def _statements(e: Statements, body: n.Body) -> list[Any]:

@@ -13,6 +13,8 @@ from common.chain.errors import ChainError
 from common.chain.lowering import LOWERINGS
 from common.chain.scopes import Given, in_text_order, param_of
 
+HOST = "host"
+"""The group of commands that are not the language's own."""
 _SCALARS = (str, int, float, bool, type(None))
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
 
@@ -24,7 +26,7 @@ class Commands(Expressions):
         """A call of ``spec.call`` or of what ``specialise`` makes of it, or its lowering."""
         spec = bound.spec
         if not any(opt.out and opt.name in bound.options for opt in spec.options):
-            lower = LOWERINGS.get(spec.name) if spec.group != "host" else None
+            lower = LOWERINGS.get(spec.name) if spec.group != HOST else None
             lowered = lower(self, node, bound) if lower is not None else None
             if lowered is not None:
                 return lowered
@@ -160,8 +162,8 @@ class Commands(Expressions):
         spec = bound.spec
         static = static_of(bound)
         dynamic = any(value is DYNAMIC for value in (*static.args, *static.options.values()))
-        if dynamic or spec.needs_run or spec.effects or spec.grows or spec.call is None:
-            return None
+        if dynamic or spec.needs_run or spec.effects or spec.grows or spec.call is None or spec.group == HOST:
+            return None  # a host's command may give another value next time
         if any(param.kind is not Kind.VALUE for param in spec.params):
             return None
         options = {key.replace("-", "_"): value for key, value in static.options.items()}

@@ -12,11 +12,9 @@ from common.chain.compiler_commands import Commands
 from common.chain.compiler_variables import local_of, path_text
 from common.chain.emitter import NEVER, Form, Loop, Need, Result, may_write, ok, pred
 from common.chain.errors import Span
-from common.chain.scopes import BLOCK, CAPTURE_OPTIONS, CHAIN, GLOBAL, MAP_NAMES, RUN
+from common.chain.scopes import BLOCK, CAPTURE_OPTIONS, CHAIN, GLOBAL, MAP_NAMES, RUN, sort_of
 from common.chain.signals import BARE_RETURNS, ERROR_BLOCK, ERRORS, EXIT, GOTO, RETURNS, TERMINAL, VERB
 from common.chain.verbs import Shape
-
-SORTS = ("block", "chain", "lib")
 
 
 class Controls(Commands):
@@ -113,7 +111,7 @@ class Controls(Commands):
             found = self.link("goto", target.value, span=target.span)
         else:
             found = py.call(py.attr(self.link("scope"), "goto"), [self.text(target)], node.span)
-        return self.leave(py.tuple_([py.const(GOTO), found, self.place_of(node.span), py.name("c")]), node.span)
+        return self.leave(py.tuple_([py.const(GOTO), found, self.link("origin", node.span), py.name("c")]), node.span)
 
     def break_(self, node: n.Command, bound: BoundCall, need: Need) -> Result:
         """``break [v]``."""
@@ -148,7 +146,12 @@ class Controls(Commands):
         self.emit(py.if_(py.compare(depth, py.GT_E, self.link("depth_max")), [too_deep]), node.span)
         signal = self.temp()
         arguments = [run, *given, py.add(depth, py.const(1))]
+        mark = self.temp()
+        if self.config.traced:
+            self.emit(py.assign(mark, py.call("trace_mark", [run])))
         self.emit(py.assign(signal, py.call(function, arguments, node.span)), node.span)
+        if self.config.traced:
+            self.emit(py.expr(py.call("trace_called", [run, py.name(mark), py.name(signal)])))
         self.forget_chain()
         held = py.name(signal)
         kind = py.item(held, py.const(0))
@@ -165,7 +168,7 @@ class Controls(Commands):
 
     def _target(self, node: n.Command, bound: BoundCall, *, invoked: bool) -> tuple[Any, list[Any]]:
         """The function to call, and what it gets between run and depth."""
-        sort = next((sort for sort in SORTS if sort in bound.options), "")
+        sort = sort_of(bound)
         target = bound.args[0]
         literal = isinstance(target, n.Text)
         pairs = bound.options.get("arg", ()) if invoked else ()
@@ -227,7 +230,9 @@ class Controls(Commands):
         if self.scopes.calls:
             self.forget_chain()
         before = dict.fromkeys(self.known, "")
-        self.known = {**before, key: "", value: "", result: ""}
+        self.known = dict(before)
+        for local in (key, value, result):
+            self.know(local, "")
         self.enter_loop("", may_write((step, reducer), self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

@@ -46,15 +46,10 @@ class Expressions(Variables):
         if isinstance(node, n.Literal):
             return py.const(literal_text(node))
         value, type = self.value(node, keep=False)
-        return self.as_text(value, type)
-
-    def as_text(self, value: Any, type: str) -> Any:
-        """A value as a str."""
         if type == "str":
             return value
-        register = self.temp()
-        held = py.name(register)
-        return py.choose(py.class_is(py.bind(register, value), "str"), held, py.call("text", [held]))
+        first, held = self.named(value)
+        return py.choose(py.class_is(first, "str"), held, py.call("text", [held], node.span))
 
     def values(self, nodes: Sequence[n.Expression]) -> list[tuple[Any, str]]:
         """Several values, evaluated in their order."""

@@ -91,7 +91,7 @@ class Statements(Controls):
         if isinstance(node, n.Command):
             return self.command(node, need, alone=alone)
         if isinstance(node, n.Assignment):
-            return self._assignment(node)
+            return self._assignment(node, need)
         if isinstance(node, n.Comparison):
             return lowering.comparison(self, node)
         if isinstance(node, n.Condition):
@@ -158,26 +158,23 @@ class Statements(Controls):
         value, type_ = self.read(node.value, absent=False, keep=False)
         if type_ == "bool":
             return pred(value)
-        register = self.temp()
-        held = py.name(register)
-        return pred(py.choose(py.class_is(py.bind(register, value), "bool"), held, py.call("truth", [held])))
+        first, held = self.named(value)
+        return pred(py.choose(py.class_is(first, "bool"), held, py.call("truth", [held])))
 
     # -- assignment ----------------------------------------------------------------------------------------------------
 
-    def _assignment(self, node: n.Assignment) -> Result:
+    def _assignment(self, node: n.Assignment, need: Need) -> Result:
         """``target = value``: with ``$(...)`` as the whole right side its status, too; a fault in it writes nothing."""
         if node.value is None:
             return ok(py.const(""), "str")
         if not isinstance(node.value, n.Substitution):
             value, type_ = self.value(node.value)
-            value = self.hold(value)
-            return self._written(node.target, ok(value, type_), value, type_)
+            return self._written(node.target, ok(value, type_), need)
         result = self.statement(node.value.body, Need.BOTH)
         if result.form is Form.NEVER:
             return NEVER
         if result.form in (Form.OK, Form.PRED):
-            held = self.hold(result.expr)
-            return self._written(node.target, result._replace(expr=held), held, result.type)
+            return self._written(node.target, result, need)
         if result.form is Form.SIGNAL:
             written = py.compare(py.item(result.expr, py.const(0)), py.NOT_EQ, py.const(FAULTED))
             return self._written_unless(node.target, result, written, py.item(result.expr, py.const(1)))
@@ -187,8 +184,14 @@ class Statements(Controls):
         value = py.choose(is_err, py.attr(held, "value"), held)
         return self._written_unless(node.target, Result(Form.MIXED, held), written, value)
 
-    def _written(self, target: n.Variable, result: Result, value: Any, type_: str) -> Result:
+    def _written(self, target: n.Variable, result: Result, need: Need) -> Result:
         """Write; where a path has no place for it, that is the result."""
+        value, type_ = result.expr, result.type
+        if need is Need.NOTHING:
+            result = ok(py.const(""), "str")
+        else:
+            value = self.hold(value)
+            result = result._replace(expr=value)
         done = self.write(target, value, type_)
         if done is None:
             return result
@@ -363,7 +366,9 @@ class Statements(Controls):
             self.forget_chain()
         known = dict(self.known)
         saved = [self.bind(name) for name in node.names]
-        self.known = dict.fromkeys(self.known, "") | {local_of(name): "" for name in node.names}
+        self.known = dict.fromkeys(self.known, "")
+        for name in node.names:
+            self.know(local_of(name), "")
         self.enter_loop(register, may_write(node.body, self.scopes))
         with self.into([]) as body:
             self.count_step(node.span)

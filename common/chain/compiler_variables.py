@@ -57,10 +57,9 @@ class Variables(Emitter):
         if keep and self.config.inputs.get(node.name) is Access.WRITABLE and self._reaches_inputs(node):
             value = self._own_copy(node, value, MISSING if undefined else absent)
         if node.default is not None:
-            found = self.temp()
+            first, found = self.named(value)
             default = self.default(node.default)
-            value = py.choose(py.compare(py.bind(found, value), py.IS_NOT, py.name(MISSING)), py.name(found), default)
-            return value, ""
+            return py.choose(py.compare(first, py.IS_NOT, py.name(MISSING)), found, default), ""
         if strict:
             value = py.call("present", [value, py.const(path_text(node))], node.span)
         return value, type
@@ -133,26 +132,25 @@ class Variables(Emitter):
         if isinstance(key, n.Variable):
             index, _ = self.read(key, absent=MISSING, keep=False)
             return py.call("at", [container, index, nothing])
-        register = self.temp()
-        held = py.name(register)
         if isinstance(key, n.Literal) and (type(key.value) is not int or key.value < 0):
             return py.call("at", [container, py.const(key.value), nothing])
+        first, held = self.named(container)
         index = py.const(key.value)
         slow = py.call("at", [held, index, nothing])
         if isinstance(key, n.Literal):
             inside = py.compare(py.call("len", [held]), py.GT, index)
-            is_list = py.class_is(py.bind(register, container), "list")
+            is_list = py.class_is(first, "list")
             return py.choose(py.both(is_list, inside), py.item(held, index), slow)
         get = py.call(py.attr(held, "get"), [index, nothing])
-        return py.choose(py.class_is(py.bind(register, container), "dict"), get, slow)
+        return py.choose(py.class_is(first, "dict"), get, slow)
 
     def _own_copy(self, node: n.Variable, value: Any, absent: Any) -> Any:
         """Where the value is a collection inside a writable input, the same of the run's own copy."""
-        register = self.temp()
-        is_collection = py.compare(py.attr(py.bind(register, value), "__class__"), py.IN, py.name("COLLECTIONS"))
+        first, held = self.named(value)
+        is_collection = py.compare(py.attr(first, "__class__"), py.IN, py.name("COLLECTIONS"))
         own = py.call(py.attr(py.name("run"), "own"), [py.const(node.name)], node.span)
         again, _ = self._path(node, absent)
-        return py.choose(py.both(is_collection, own), again, py.name(register))
+        return py.choose(py.both(is_collection, own), again, held)
 
     # -- writes --------------------------------------------------------------------------------------------------------
 

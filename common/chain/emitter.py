@@ -95,7 +95,7 @@ class Link(NamedTuple):
     """A global of a block's function that depends on where the block is mounted; see ``linking.py``."""
 
     name: str
-    what: str  # place, signal, exec, invoke, goto, scope, string_quarter, depth_max
+    what: str  # place, origin, signal, exec, invoke, goto, scope, string_quarter, depth_max
     data: tuple[Any, ...] = ()
     span: Span = NOWHERE
 
@@ -172,6 +172,13 @@ class Emitter:
         register = self.temp()
         self.emit(py.assign(register, expr))
         return py.name(register)
+
+    def named(self, expr: Any) -> tuple[Any, Any]:
+        """The expression where it stands first, and the name by which the same Python expression has it again."""
+        if py.is_name(expr):
+            return expr, expr
+        register = self.temp()
+        return py.bind(register, expr), py.name(register)
 
     def constant(self, value: Any, note: str) -> Any:
         """An object of the compiler's own as a global of the function; ``note`` says what it is, for ``explain``."""

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from common.chain.compiler import Cache, Compiled
+from common.chain.compiler import Compiled, translate
 from common.chain.emitter import Config, Link
 from common.chain.nodes import LibSource
 from common.chain.signals import LEVELS
@@ -15,29 +15,27 @@ _INDENT = "    "
 _MARGIN = " " * 7
 
 
-def explain(source: LibSource, config: Config, cache: Cache | None = None) -> str:
+def explain(source: LibSource, config: Config) -> str:
     """Return, for every block of a list, its lines, and under each the Python code that it became.
 
     Below the code stands what its globals are. Raises ChainErrors for a text that does not compile.
     """
-    cache = cache or Cache()
     shown = []
     for chain in source.chains:
         for block in chain.blocks:
-            compiled = cache.compiled(block.text, config)
-            shown.append(f"{source.id}:{chain.id}:{block.id}\n{explain_block(block.text, compiled)}")
+            explained = explain_block(block.text, *translate(block.text, config))
+            shown.append(f"{source.id}:{chain.id}:{block.id}\n{explained}")
     return "\n\n".join(shown)
 
 
-def explain_block(text: str, compiled: Compiled) -> str:
+def explain_block(text: str, compiled: Compiled, tree: ast.Module) -> str:
     """Return the lines of one block with the code of each."""
     source = text.split("\n")
-    function: Any = compiled.tree.body[0]
+    function: Any = tree.body[0]
     lines: list[str] = []
     done = 0
     for line, code in _rendered(function.body, 0):
-        for at in range(done, min(line, len(source))):
-            lines.append(f"{at + 1:4} | {source[at]}")
+        lines += [f"{at + 1:4} | {source[at]}" for at in range(done, min(line, len(source)))]
         done = max(done, line)
         lines.append(f"{_MARGIN}{_INDENT}{code}")
     lines += [f"{at + 1:4} | {source[at]}" for at in range(done, len(source))]
@@ -68,6 +66,8 @@ def _link_text(link: Link) -> str:
     """What a global is that is settled when the block is mounted."""
     if link.what == "place":
         return f"the place chain:block:{link.data[0]}"
+    if link.what == "origin":
+        return f"the place of line {link.data[0].line}"
     if link.what == "signal":
         kind, value, line, *_ = link.data
         return f"the signal ({kind}, {value!r}) of line {line}"

@@ -21,13 +21,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from common.chain.errors import ChainError
+from common.chain.lexer_reading import Reading
 from common.chain.nodes import Variable
-from common.chain.paths import KEYWORDS, NAME, PathError, Places, read_path
+from common.chain.paths import NAME, PathError, read_path
 
-Token = tuple[str, Any, int, int]
-
-ERRORS_MAX = 50
 RESTARTS_MAX = 8
 
 WORD_CHARS = r"\w\-.:/*?@%+~#"
@@ -66,8 +63,6 @@ _PART = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r"}
-_RUN = re.compile(r"[^\s;]*")
-_NO_EXAMPLE = re.compile(r"[(){}\[\]]|.{60}")
 _KEY_RUN = re.compile(r"[^\s;,}]*")
 _PATH_SIGNS = re.compile(r"[\s;,()\[\]]")
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -75,22 +70,8 @@ _CLOSES = {")": ("(", "$("), "]": ("[",), "}": ("{", "${")}
 _CLOSED_BY = {"(": ")", "$(": ")", "[": "]", "{": "}", "${": "}", '"': '"'}
 
 
-class Lexer:
-    """Reads one text. ``tokens``, ``errors`` as (offset, error), and ``comments`` as (start, end) are its result."""
-
-    def __init__(self, text: str) -> None:
-        self.places = Places(text)
-        self.tokens: list[Token] = []
-        self.errors: list[tuple[int, ChainError]] = []
-        self.comments: list[tuple[int, int]] = []
-        self._size = len(text)
-        self._text = text + "\n"  # every line has its end, and every character one behind it
-        self._stack: list[tuple[str, int, int]] = []  # open brackets: token, offset, tokens before
-        self._glue = -1  # where an argument ended: what begins there touches it
-        self._told = -1  # up to where touching words are reported
-        self._line_start = self._line_end = -1
-        self._restarts = 0
-        self.stopped = False  # too much is wrong: the rest is not read
+class Lexer(Reading):
+    """Reads one text; its result is in the attributes of Reading."""
 
     def run(self) -> Lexer:
         """Read the whole text."""
@@ -120,16 +101,6 @@ class Lexer:
             tokens.append(("end", "", self._size, self._size))
         tokens.append(("eof", "", self._size, self._size))
         return self
-
-    def error(self, code: str, message: str, start: int, end: int, expected: tuple[str, ...] = ()) -> None:
-        """Collect an error; its token is ``bad``."""
-        end = min(end, self._size)
-        self.errors.append((start, self.places.error(code, message, start, max(end, start), expected)))
-        self.stopped = self.stopped or len(self.errors) >= ERRORS_MAX
-
-    def _bad(self, code: str, message: str, start: int, end: int) -> None:
-        self.tokens.append(("bad", "", start, end))
-        self.error(code, message, start, end)
 
     def _first(self) -> int:
         """A ``//`` comment in the first line follows no newline."""
@@ -395,30 +366,6 @@ class Lexer:
 
     # -- what is wrong -------------------------------------------------------------------------------------------------
 
-    def _line(self, position: int) -> int:
-        """The offset of the end of the line. Kept, so that a long line is not searched again and again."""
-        if not self._line_start <= position <= self._line_end:
-            self._line_start, self._line_end = position, self._text.index("\n", position)
-        return self._line_end
-
-    def _touch(self, start: int) -> None:
-        """Report, once for a run of them, arguments without a blank between. The statement is given up."""
-        kind, value, before, _ = self.tokens[-1]
-        self.tokens.append(("bad", "", start, start))
-        if start <= self._told:
-            return
-        found = _RUN.match(self._text, start)
-        self._told = found.end() if found else start
-        run = self._text[before : self._told]
-        message = "arguments are separated by blanks, and text is put together in double quotes"
-        if kind == "word" and value in KEYWORDS:
-            message = f'write a blank behind "{value}"'
-        elif kind == "word" and self._text[start] == "[" and NAME.fullmatch(value):
-            message = f'write "${value}[...]" for an item of the variable'
-        elif kind in ("word", "variable", "number", "option") and not _NO_EXAMPLE.search(run) and run.count("'") < 2:
-            message = f"arguments are separated by blanks: write {_quoted(run)}"
-        self.error("PC-PARSE-TOUCH", message, before if kind != "close" else start, self._told)
-
     def _restart(self) -> int:
         """The text ended inside of brackets or a quote: report it, and go on behind the line of the outermost one."""
         _, first, index = self._stack[0]
@@ -442,12 +389,6 @@ class Lexer:
 def _end_of_blanks(text: str, position: int) -> int:
     found = _BLANKS.match(text, position)
     return found.end() if found else position
-
-
-def _quoted(run: str) -> str:
-    """The run of characters as one string: variables in braces, quotes gone."""
-    braced = re.sub(r"\$([A-Za-z_][\w.-]*\w|[A-Za-z_])", r"${\1}", run)
-    return '"' + braced.replace('"', "") + '"'
 
 
 _BY_GROUP: dict[str, Callable[[Lexer, int, int], int]] = {

@@ -20,6 +20,7 @@ from common.chain.running import (
     LinkedBlock,
     LinkedChain,
     LinkedLib,
+    Origin,
     Target,
     call_block,
     call_chain,
@@ -27,9 +28,11 @@ from common.chain.running import (
 )
 from common.chain.signals import Signal
 from common.chain.support import NAMES
-from common.chain.trace import trace_begin, trace_end
+from common.chain.trace import trace_begin, trace_called, trace_end, trace_mark
 
-SORTS = ("block", "chain", "lib")
+TRACING = {
+    "trace_begin": trace_begin, "trace_end": trace_end, "trace_mark": trace_mark, "trace_called": trace_called,
+}  # fmt: skip
 
 
 class Linker:
@@ -38,7 +41,7 @@ class Linker:
     def __init__(self, config: Config, cache: Cache, budgets: Budgets, libs: Mapping[str, LibSource]) -> None:
         self.config, self._cache, self._budgets = config, cache, budgets
         self.globals: dict[str, LinkedLib] = {}
-        self._names = {**NAMES, "trace_begin": trace_begin, "trace_end": trace_end}
+        self._names = {**NAMES, **(TRACING if config.traced else {})}
         made = [self._shape(source) for source in libs.values()]
         self.globals = {lib.id: lib for lib, _ in made}
         self._finish(made)
@@ -75,7 +78,7 @@ class Linker:
                     try:
                         linked.append(self._function(lib, block))
                     except ChainErrors as wrong:
-                        errors += [error.at(f"{chain.name}:{block.id}", block.source.text) for error in wrong.errors]
+                        errors += [error.at(block.where, block.source.text) for error in wrong.errors]
                 chain.functions = tuple(block.function for block in chain.blocks if block.runs)
             lib.listed = tuple(chain for chain in lib.chains if chain.runs)
         for block, names, compiled in linked:
@@ -98,13 +101,16 @@ class Linker:
             try:
                 names[link.name] = _LINKS[link.what](self, block, link)
             except ChainError as error:
-                errors.append(error.at(f"{block.chain.name}:{block.id}", block.source.text))
+                errors.append(error.at(block.where, block.source.text))
         return errors
 
     # -- what a link becomes -------------------------------------------------------------------------------------------
 
     def _place(self, block: LinkedBlock, link: Link) -> str:
         return f"{block.name}:{link.data[0]}"
+
+    def _origin(self, block: LinkedBlock, link: Link) -> Origin:
+        return Origin(block, link.data[0])
 
     def _signal(self, block: LinkedBlock, link: Link) -> Signal:
         kind, value, line, *verb = link.data
@@ -119,7 +125,7 @@ class Linker:
     def _goto(self, block: LinkedBlock, link: Link) -> LinkedBlock | LinkedChain:
         target = resolve_goto(block.chain, self.globals, link.data[0])
         if target is None:
-            raise self._unknown("goto", block, link, link.data[0])
+            raise self._unknown("goto", block, link, "", link.data[0])
         return target
 
     def _scope(self, block: LinkedBlock, link: Link) -> Scope:
@@ -138,23 +144,17 @@ class Linker:
         sort, name = link.data
         target = resolve(block.chain, self.globals, sort, name)
         if target is None:
-            raise self._unknown(link.what, block, link, name)
+            raise self._unknown(link.what, block, link, sort, name)
         return target
 
-    def _unknown(self, what: str, block: LinkedBlock, link: Link, name: str) -> ChainError:
-        known = [
-            *(other.id for other in block.chain.blocks),
-            *(chain.id for chain in block.chain.lib.chains),
-            *self.globals,
-        ]
-        near = get_close_matches(name, known, n=3, cutoff=0.6)
-        return ChainError(
-            "PC-LINK-TARGET", f"{what}: there is no {name or 'target with an empty id'}", link.span, expected=near
-        )
+    def _unknown(self, what: str, block: LinkedBlock, link: Link, sort: str, id: str) -> ChainError:
+        message, near = unknown_target(what, sort, id), near_targets(block.chain, self.globals, id)
+        return ChainError("PC-LINK-TARGET", message, link.span, expected=near)
 
 
 _LINKS: dict[str, Callable[[Linker, LinkedBlock, Link], Any]] = {
     "place": Linker._place,
+    "origin": Linker._origin,
     "signal": Linker._signal,
     "exec": Linker._exec,
     "invoke": Linker._invoke,
@@ -221,6 +221,17 @@ def resolve_goto(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> 
     return target
 
 
+def unknown_target(what: str, sort: str, id: str) -> str:
+    """The message for a target that is not there, on loading and in a run."""
+    return f'{what}: there is no {sort or "block or chain"} "{id}"'
+
+
+def near_targets(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> list[str]:
+    """What the text of ``chain`` may have meant by ``id``."""
+    known = dict.fromkeys([*(block.id for block in chain.blocks), *(other.id for other in chain.lib.chains), *libs])
+    return get_close_matches(id, known, n=3, cutoff=0.6)
+
+
 def exec_of(chain: LinkedChain, target: Target) -> Callable[..., Signal]:
     """A function ``(run, chain environment, depth) -> signal`` that executes ``target`` from the text of ``chain``."""
     if isinstance(target, LinkedBlock) and target.chain is chain:
@@ -264,11 +275,15 @@ class Scope:
         """``goto $id``."""
         target = resolve_goto(self._chain, self._libs, id)
         if target is None:
-            raise MisuseError("PC-RUN-TARGET", f'goto: there is no "{id}"')
+            raise self._unknown("goto", "", id)
         return target
 
     def _find(self, what: str, sort: str, id: str) -> Target:
         target = resolve(self._chain, self._libs, sort, id)
         if target is None:
-            raise MisuseError("PC-RUN-TARGET", f'{what}: there is no "{id}"')
+            raise self._unknown(what, sort, id)
         return target
+
+    def _unknown(self, what: str, sort: str, id: str) -> MisuseError:
+        near = near_targets(self._chain, self._libs, id)
+        return MisuseError("PC-RUN-TARGET", unknown_target(what, sort, id), expected=near)

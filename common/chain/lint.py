@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from common.chain.errors import ChainError, ChainErrors, Span
-from common.chain.hookpoint import HookPoint
+from common.chain.hookpoint import Engine, HookPoint
+from common.chain.linking import unknown_target
 from common.chain.lint_cyfs import from_cyfs as cyfs_findings
 from common.chain.lint_cyfs import in_wrong_text
 from common.chain.lint_faults import loose, untested_faults
@@ -18,17 +19,21 @@ from common.chain.lint_flow import Flow
 from common.chain.lint_model import CALLS, Finding, Program, Severity, commands, finding
 from common.chain.lint_names import Names
 from common.chain.nodes import BlockSource, LibSource, Text
+from common.chain.scopes import sort_of
 
 
-def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs: bool = False) -> list[Finding]:
+def lint(
+    libs: Iterable[LibSource], *, point: HookPoint | None = None, engine: Engine | None = None, from_cyfs: bool = False
+) -> list[Finding]:
     """Return all findings about the lists, in the order of their text.
 
     Arguments: ``libs`` are the lists as they would be mounted together. ``point`` is a hook point of the kind that they
     are for: its inputs, verbs, commands and global chains count, what is mounted on it does not; without one, every
-    name that is set nowhere may be an input. ``from_cyfs`` adds what chains of cyfs-gateway must change.
+    name that is set nowhere may be an input, and ``engine`` has the commands and global chains. ``from_cyfs`` adds what
+    chains of cyfs-gateway must change.
     """
     lists = tuple(libs)
-    host = point or HookPoint("main")
+    host = point or HookPoint("main", engine=engine)
     program = Program(lists, host.engine.libs, inputs=host.inputs, registry=host.engine.commands, verbs=host.verbs)
     found = [
         *_load_errors(lists, host),
@@ -46,6 +51,11 @@ def lint(libs: Iterable[LibSource], *, point: HookPoint | None = None, from_cyfs
     return sorted(
         found, key=lambda item: (order.get(item.where, -1), item.span.line, item.span.column, item.severity, item.code)
     )
+
+
+def load_findings(wrong: ChainErrors) -> list[Finding]:
+    """What keeps a text from being read as chains, as findings."""
+    return [_of_error(error, {}) for error in wrong.errors]
 
 
 def _places(lists: Iterable[LibSource]) -> Iterator[str]:
@@ -87,7 +97,7 @@ def _targets(program: Program, told: set[tuple[str, Span]]) -> Iterator[Finding]
             if command.name in CALLS and bound and bound.args and isinstance(bound.args[0], Text):
                 target = bound.args[0]
                 if program.called(unit, command) is None and (unit.where, target.span) not in told:
-                    message = f"{command.name}: there is no {target.value}"
+                    message = unknown_target(command.name, sort_of(bound), target.value)
                     yield unit.finding("PC-LINK-TARGET", Severity.ERROR, message, target.span)
 
 
@@ -118,4 +128,4 @@ def _of_wrong_texts(lists: Iterable[LibSource], parsed: set[str]) -> Iterator[Fi
                     yield finding(lib, block, where, f"PC-LINT-CYFS-{word}", Severity.WARNING, message, span, "")
 
 
-__all__ = ["Finding", "Severity", "lint"]
+__all__ = ["Finding", "Severity", "lint", "load_findings"]

@@ -16,7 +16,7 @@ from common.chain.commands.spec import BoundCall, Kind, Registry, Spec
 from common.chain.errors import ChainError, ChainErrors, Span
 from common.chain.parser import parse
 from common.chain.run import Access
-from common.chain.scopes import BLOCK, Scopes, analyse, branches_in_order, in_text_order
+from common.chain.scopes import BLOCK, Scopes, analyse, branches_in_order, in_text_order, sort_of
 from common.chain.verbs import Verbs
 
 CALLS = ("exec", "invoke", "goto")
@@ -142,7 +142,7 @@ class Program:
         bound = unit.scopes.bound.get(id(command))
         if command.name not in CALLS or bound is None or not bound.args or not isinstance(bound.args[0], n.Text):
             return None
-        only = next((sort for sort in ("block", "chain", "lib") if sort in bound.options), "")
+        only = sort_of(bound)
         for sort, key in _meanings(unit, tuple(bound.args[0].value.split(":"))):
             if only not in ("", sort) or key[0] not in ("", unit.lib.id, *self._globals):
                 continue

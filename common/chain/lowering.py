@@ -37,13 +37,12 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
     if py.is_const(right[0]):
         return _equals_constant(e, left, right[0].value, loose=loose)
     if loose:
-        return py.call("loose_equal", [left[0], right[0]])
+        return py.call("loose_equal", [left[0], right[0]], e.span)
     if "str" in (left[1], right[1]):
         return py.compare(left[0], py.EQ, right[0])
-    register = e.temp()
-    held = py.name(register)
-    is_text = py.class_is(py.bind(register, left[0]), "str")
-    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]]))
+    first, held = e.named(left[0])
+    is_text = py.class_is(first, "str")
+    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]], e.span))
 
 
 def _equals_constant(e: Expressions, left: Typed, value: Any, *, loose: bool) -> Any:
@@ -54,9 +53,8 @@ def _equals_constant(e: Expressions, left: Typed, value: Any, *, loose: bool) ->
         return py.compare(left[0], py.EQ, constant)
     if type(value) is float:
         return py.call("loose_equal" if loose else "equal", [left[0], constant])
-    register = e.temp()
-    held = py.name(register)
-    same_class = py.class_is(py.bind(register, left[0]), "str" if type(value) is str else "int")
+    first, held = e.named(left[0])
+    same_class = py.class_is(first, "str" if type(value) is str else "int")
     same = py.compare(held, py.EQ, constant)
     if loose:
         return py.choose(same_class, same, py.call("loose_equal", [held, constant]))
@@ -73,9 +71,8 @@ def ordering(e: Expressions, operator: str, left: Typed, right: Typed, strict: b
         given = left[0].value, right[0].value
         return py.const(numbers(operator, *given) if strict else values.compare(operator, *given))
     if py.is_const(right[0]) and type(right[0].value) in (int, float):
-        register = e.temp()
-        held = py.name(register)
-        is_int = py.class_is(py.bind(register, left[0]), "int")
+        first, held = e.named(left[0])
+        is_int = py.class_is(first, "int")
         return py.choose(is_int, py.compare(held, _ORDER[operator], right[0]), _slow(operator, held, right[0], strict))
     return _slow(operator, left[0], right[0], strict)
 
@@ -129,10 +126,8 @@ def _oneof(e: Expressions, node: n.Command, bound: BoundCall) -> Result | None:
     if classes == {str}:
         return pred(py.compare(value, py.IN, choices))
     if classes == {int}:
-        register = e.temp()
-        return pred(
-            py.both(py.class_is(py.bind(register, value), "int"), py.compare(py.name(register), py.IN, choices))
-        )
+        first, held = e.named(value)
+        return pred(py.both(py.class_is(first, "int"), py.compare(held, py.IN, choices)))
     held = e.hold(value)
     same = [equality(e, (held, type_), (py.const(item.value), ""), loose=False) for item in candidates]
     return pred(py.either(*same) if len(same) > 1 else same[0])

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from common.chain.errors import ChainError, ChainErrors, Span
-from common.chain.lexer import Token
+from common.chain.lexer_reading import Token
 from common.chain.nodes import (
     Body,
     Branch,

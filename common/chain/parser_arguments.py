@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from common.chain.errors import ChainError, ChainErrors, Span
-from common.chain.lexer import ERRORS_MAX, Lexer, Token
+from common.chain.lexer import Lexer
+from common.chain.lexer_reading import ERRORS_MAX, Token
 from common.chain.nodes import (
     Argument,
     Expression,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from common.chain.errors import Span
-from common.chain.lexer import Token
+from common.chain.lexer_reading import Token
 from common.chain.nodes import (
     And,
     Assignment,
@@ -81,6 +81,8 @@ class Statements(Arguments):
 
     def _command(self, token: Token) -> Command:
         _, name, start, end = token
+        if name == "then" and self.header:
+            self.unexpected(token, "a condition")
         if name in KEYWORDS:
             message = f'"{name}" is a statement of its own and stands first in its line or behind ";"'
             self.fail("PC-PARSE-KEYWORD", message, token)

@@ -138,7 +138,9 @@ def _bad_index(text: str, at: int) -> None:
     bracket = text.index("[", at)
     found = _TO_BRACKET.match(text, bracket + 1)
     assert found is not None, "the pattern matches everything"
-    end, word = found.end(), found[0].removesuffix("]").strip()
+    if not found[0].endswith("]"):
+        raise PathError("PC-PARSE-BRACKET", '"[" has no "]"', bracket, bracket + 1)
+    end, word = found.end(), found[0][:-1].strip()
     message = "an index is an integer, a quoted string or a variable"
     if re.fullmatch(r"[\w.-]+", word):
         message += f': write ["{word}"] or [${word}]' if NAME.fullmatch(word) else f': write ["{word}"]'

@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from common.chain.errors import NOWHERE, Span
 
+NODES_SHARED_MAX = 1024
 LOAD, STORE = ast.Load(), ast.Store()
 EQ, NOT_EQ, IS, IS_NOT, IN = ast.Eq(), ast.NotEq(), ast.Is(), ast.IsNot(), ast.In()
 LT, LT_E, GT, GT_E = ast.Lt(), ast.LtE(), ast.Gt(), ast.GtE()
+_IS_OPS, _IS_NOT_OPS = [IS], [IS_NOT]
 _NOT, _AND, _OR, _ADD, _SUB = ast.Not(), ast.And(), ast.Or(), ast.Add(), ast.Sub()
 
 
 def _placed(base: type[Any]) -> type[Any]:
-    """A node class with a place of its own as default, under its own name (``ast.unparse`` goes by it)."""
-    return type(base.__name__, (base,), {"lineno": 1, "col_offset": 0, "end_lineno": None, "end_col_offset": None})
+    """A node class with a place of its own as default, under its own name (``ast.unparse`` goes by it).
+
+    Its fields are slots: a node without a real place needs no dictionary.
+    """
+    slots = tuple(field for field in base._fields if not hasattr(base, field))  # those that may be left out stay so
+    place = {"lineno": 1, "col_offset": 0, "end_lineno": None, "end_col_offset": None}
+    return type(base.__name__, (base,), {"__slots__": slots, **place})
 
 
 _Name, _Attribute, _Call, _Subscript = (
@@ -48,6 +56,7 @@ _Break, _Continue, _Pass, _FunctionDef = (
 
 
 class _PlacedConstant(ast.Constant):
+    __slots__ = ("value",)
     lineno, col_offset, end_lineno, end_col_offset, kind = 1, 0, None, None, None
 
 
@@ -65,19 +74,39 @@ def place(node: Any, span: Span) -> Any:
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(NODES_SHARED_MAX)
 def name(id: str) -> Any:
-    """A variable or global that is read."""
+    """A variable or global that is read. Its node is shared: nothing ever changes one."""
     return _Name(id, LOAD)
 
 
+@lru_cache(NODES_SHARED_MAX)
+def _target(id: str) -> Any:
+    """A variable that is written; shared, too."""
+    return _Name(id, STORE)
+
+
 def const(value: Any) -> Any:
-    """A constant: text, number, Bool, None."""
+    """A constant: text, number, Bool, None, or a tuple of them."""
+    if type(value) is tuple:
+        return _PlacedConstant(value)  # type: ignore[arg-type] # a tuple of constants is one, too
+    return _scalar(value)
+
+
+@lru_cache(NODES_SHARED_MAX, typed=True)
+def _scalar(value: Any) -> Any:
+    """A shared node of a constant; ``typed``, because 1, 1.0 and True are equal."""
     return _PlacedConstant(value)
 
 
 def is_const(node: Any) -> bool:
     """True for a constant."""
     return isinstance(node, ast.Constant)
+
+
+def is_name(node: Any) -> bool:
+    """True for a variable."""
+    return isinstance(node, ast.Name)
 
 
 def is_atom(node: Any) -> bool:
@@ -92,9 +121,13 @@ def attr(value: Any, attribute: str) -> Any:
 
 def call(function: Any, args: Sequence[Any], span: Span = NOWHERE, keywords: Sequence[Any] = ()) -> Any:
     """``function(*args)``; a text names a helper."""
-    function = _Name(function, LOAD) if isinstance(function, str) else function
+    function = name(function) if isinstance(function, str) else function
     node = _Call(function, list(args), list(keywords))
-    return node if span is NOWHERE else place(node, span)
+    if span is NOWHERE:
+        return node
+    if isinstance(function, ast.Attribute):  # Python gives the call of a method the line in which its name ends
+        place(function, Span(span.line, span.column, span.line, span.column))
+    return place(node, span)
 
 
 def keyword(key: str, value: Any) -> Any:
@@ -119,12 +152,12 @@ def compare(left: Any, op: Any, right: Any) -> Any:
 
 def class_is(value: Any, cls: str) -> Any:
     """``value.__class__ is cls``."""
-    return _Compare(_Attribute(value, "__class__", LOAD), [IS], [_Name(cls, LOAD)])
+    return _Compare(_Attribute(value, "__class__", LOAD), _IS_OPS, [name(cls)])
 
 
 def class_is_not(value: Any, cls: str) -> Any:
     """``value.__class__ is not cls``."""
-    return _Compare(_Attribute(value, "__class__", LOAD), [IS_NOT], [_Name(cls, LOAD)])
+    return _Compare(_Attribute(value, "__class__", LOAD), _IS_NOT_OPS, [name(cls)])
 
 
 def negate(node: Any) -> Any:
@@ -167,7 +200,7 @@ def choose(test: Any, then: Any, otherwise: Any) -> Any:
 
 def bind(id: str, value: Any) -> Any:
     """``(id := value)``."""
-    return _NamedExpr(_Name(id, STORE), value)
+    return _NamedExpr(_target(id), value)
 
 
 def tuple_(items: Sequence[Any]) -> Any:
@@ -197,7 +230,7 @@ def joined(parts: Sequence[Any]) -> Any:
         return const("".join(part.value for part in merged))
     if len(merged) == 1:
         return merged[0]
-    return _JoinedStr([part if is_const(part) else _FormattedValue(part, -1, None) for part in merged])
+    return _JoinedStr([part if is_const(part) else _FormattedValue(part, -1) for part in merged])
 
 
 # -- statements --------------------------------------------------------------------------------------------------------
@@ -205,7 +238,7 @@ def joined(parts: Sequence[Any]) -> Any:
 
 def assign(id: str, value: Any) -> Any:
     """``id = value``."""
-    return _Assign([_Name(id, STORE)], value)
+    return _Assign([_target(id)], value)
 
 
 def assign_item(container: Any, key: Any, value: Any) -> Any:
@@ -230,7 +263,7 @@ def if_(test: Any, then: Sequence[Any], otherwise: Sequence[Any] = ()) -> Any:
 
 def for_(targets: Sequence[str], iterable: Any, body: list[Any]) -> Any:
     """``for targets in iterable: body``."""
-    names = [_Name(id, STORE) for id in targets]
+    names = [_target(id) for id in targets]
     return _For(names[0] if len(names) == 1 else _Tuple(names, STORE), iterable, body, [], None)
 
 

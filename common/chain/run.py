@@ -7,13 +7,13 @@ collections, output) has a default on the class and is made when first wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from common.chain.errors import LimitError, MisuseError
-from common.chain.values import NESTING_LEVELS_MAX, Set
+from common.chain.values import COLLECTIONS, Set, check_depth, copy
 
 if TYPE_CHECKING:
     from common.chain.verbs import Verbs
@@ -40,13 +40,20 @@ class Budgets:
     gotos_max: int = 128
     """``PC-LIMIT-GOTO``, which lists the last targets."""
     wall_time_ms_max: int = 100
-    """A backstop, 0 turns it off: counted from a run's 16th step, looked at every 16 steps. ``PC-LIMIT-TIME``."""
+    """A backstop, 0 turns it off: counted from a run's 17th step, looked at every 16 steps. ``PC-LIMIT-TIME``."""
     output_bytes_max: int = 65_536
     """What ``echo`` writes, in UTF-8. ``PC-LIMIT-OUTPUT``."""
     string_bytes_max: int = 1_048_576
     """One string, in UTF-8. ``PC-LIMIT-STRING``."""
     collection_items_max: int = 10_000
     """Items of one list, map or set that a chain makes grow. ``PC-LIMIT-COLLECTION``."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a budget that nothing could keep to."""
+        for budget in fields(self):
+            least = 0 if budget.name == "wall_time_ms_max" else 1
+            if getattr(self, budget.name) < least:
+                raise ValueError(f"{budget.name} is at least {least}")
 
 
 class Clock(Protocol):
@@ -231,12 +238,12 @@ class Run(Outcome):
         """
         if name in self.owned or not self.program.writes or name not in self.inputs:
             return False
-        copies: dict[int, Any] = {}
         original = self.inputs[name]
         if self.frozen is not None:
             _collect(original, self.frozen, 0)
-        self.inputs = {**self.inputs, name: copied(original, copies)}
-        self.owned = {**self.owned, name: copies}
+        copies: dict[int, Any] = {}
+        self.inputs = {**self.inputs, name: copy(original, copies)}
+        self.owned = {**self.owned, name: {id(made): made for made in copies.values()}}
         return True
 
     # -- budgets -------------------------------------------------------------------------------------------------------
@@ -255,7 +262,7 @@ class Run(Outcome):
                 self.deadline = now + budgets.wall_time_ms_max / 1000
             elif now > self.deadline:
                 raise LimitError("PC-LIMIT-TIME", f"longer than {budgets.wall_time_ms_max} ms")
-        stretch = min(STEPS_BETWEEN_LOOKS, budgets.steps_max - done)
+        stretch = min(STEPS_BETWEEN_LOOKS - 1, budgets.steps_max - done)
         self.used, self.left = done + stretch, stretch
 
     def set_result(self, value: Any) -> None:
@@ -280,31 +287,11 @@ def _holds(entry: tuple[Any, Any] | None, collection: Any) -> bool:
 def _collect(value: Any, found: dict[int, Any], depth: int) -> None:
     """Add ``value`` and every collection in it to ``found``, by identity."""
     kind = type(value)
-    if (kind is not dict and kind is not list and kind is not Set) or id(value) in found:
+    if kind not in COLLECTIONS or id(value) in found:
         return
-    if depth >= NESTING_LEVELS_MAX:
-        raise LimitError("PC-LIMIT-NESTING", f"collections nested deeper than {NESTING_LEVELS_MAX} levels")
+    check_depth(depth)
     found[id(value)] = value
     if kind is not Set:
         for item in value.values() if kind is dict else value:
-            _collect(item, found, depth + 1)
-
-
-def copied(value: Any, copies: dict[int, Any], done: dict[int, Any] | None = None, depth: int = 0) -> Any:
-    """Return a deep copy of ``value``; ``copies`` gets every collection of the copy by its identity."""
-    kind = type(value)
-    if kind is not dict and kind is not list and kind is not Set:
-        return value
-    done = {} if done is None else done
-    if id(value) in done:
-        return done[id(value)]
-    if depth >= NESTING_LEVELS_MAX:
-        raise LimitError("PC-LIMIT-NESTING", f"collections nested deeper than {NESTING_LEVELS_MAX} levels")
-    made: Any = Set(value.items) if kind is Set else kind()
-    done[id(value)] = copies[id(made)] = made
-    if kind is list:
-        made += [copied(item, copies, done, depth + 1) for item in value]
-    elif kind is dict:
-        for key, item in value.items():
-            made[key] = copied(item, copies, done, depth + 1)
-    return made
+            if type(item) in COLLECTIONS:
+                _collect(item, found, depth + 1)

@@ -7,9 +7,9 @@ A block's function returns a signal (``signals.py``). Here it is decided what ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.chain.errors import LimitError
+from common.chain.errors import LimitError, Span
 from common.chain.nodes import BlockSource
 from common.chain.run import Run
 from common.chain.signals import (
@@ -37,19 +37,20 @@ Function = Callable[[Any, dict[str, Any], int], Signal]
 
 
 class LinkedBlock:
-    """A block ready to run: ``function(run, chain environment, depth) -> signal``."""
+    """A block ready to run: ``function(run, chain environment, depth) -> signal``. ``name`` is ``chain:block``."""
 
-    __slots__ = ("chain", "function", "id", "index", "runs", "source")
+    __slots__ = ("chain", "function", "id", "index", "name", "runs", "source")
 
     def __init__(self, source: BlockSource, chain: LinkedChain, index: int) -> None:
         self.source, self.chain, self.index = source, chain, index
         self.id, self.runs = source.id, source.run is not False
+        self.name = f"{chain.id}:{self.id}"
         self.function: Function = _not_linked
 
     @property
-    def name(self) -> str:
-        """``chain:block``."""
-        return f"{self.chain.id}:{self.id}"
+    def where(self) -> str:
+        """``lib:chain:block``."""
+        return f"{self.chain.name}:{self.id}"
 
 
 def _not_linked(run: Any, env: dict[str, Any], depth: int) -> Signal:
@@ -85,6 +86,14 @@ class LinkedLib:
 
 
 Target = LinkedBlock | LinkedChain | LinkedLib
+
+
+class Origin(NamedTuple):
+    """Where a goto stands: part of its signal, for the error of the goto limit."""
+
+    block: LinkedBlock
+    span: Span
+
 
 # -- under exec and invoke ---------------------------------------------------------------------------------------------
 
@@ -157,14 +166,15 @@ def call_lib(run: Run, lib: LinkedLib, env: dict[str, Any], depth: int) -> Signa
     return signal
 
 
-def count_goto(run: Run, target: Any, place: str) -> None:
+def count_goto(run: Run, target: Any, origin: Origin) -> None:
     """One goto more. Raises LimitError PC-LIMIT-GOTO with the last targets."""
     run.gotos_count += 1
     run.gotos = (*run.gotos, target.name)[-LAST_TARGETS:]
     gotos_max = run.program.budgets.gotos_max
     if run.gotos_count > gotos_max:
         last = ", ".join(run.gotos)
-        raise LimitError("PC-LIMIT-GOTO", f"more than {gotos_max} gotos, the last ones to {last}", where=place)
+        message = f"more than {gotos_max} gotos, the last ones to {last}"
+        raise LimitError("PC-LIMIT-GOTO", message, origin.span).at(origin.block.where, origin.block.source.text)
 
 
 # -- on the hook point's lists -----------------------------------------------------------------------------------------

@@ -105,8 +105,11 @@ def place_text(error: ChainError) -> str:
 def placed_error(error: ChainError) -> ChainError:
     """The error with lib, chain, block, line, column and source line of the code that raised it.
 
-    The code's positions are those of the block's text, so the innermost frame of a block says where it was.
+    The code's positions are those of the block's text, so the innermost frame of a block says where it was. An error
+    that is raised between blocks has its place already.
     """
+    if error.span.line:
+        return error
     found, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == FILE_NAME and "__block__" in trace.tb_frame.f_globals:
@@ -120,7 +123,7 @@ def placed_error(error: ChainError) -> ChainError:
     if line is not None and column is not None and end_line is not None and end_column is not None:
         span = Span(line, column + 1, end_line, end_column + 1)
     placed = type(error)(error.code, error.message, span, expected=error.expected)
-    return placed.at(f"{block.chain.name}:{block.id}", block.source.text)
+    return placed.at(block.where, block.source.text)
 
 
 # -- one block by itself -----------------------------------------------------------------------------------------------

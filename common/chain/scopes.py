@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 
 from common.chain import nodes as n
 from common.chain.commands.bind import bind
 from common.chain.commands.spec import BoundCall, Kind, Opt, Param, Registry, Spec
-from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.errors import ChainError, ChainErrors, Span, node
 from common.chain.run import Access
+from common.chain.signals import LEVELS
 from common.chain.verbs import ALIASES, COMMON, Shape, Verbs
 
 BLOCK, CHAIN, GLOBAL, INPUT, RUN = "block", "chain", "global", "input", "run"
@@ -33,6 +35,12 @@ _VERB_PARAMS = {
     Shape.TARGET: (Param("target", "where to", type="text"),),
     Shape.OPTIONAL: (Param("target", "where to", type="text", optional=True),),
 }
+
+
+@lru_cache(256)
+def verb_spec(word: str, shape: Shape) -> Spec:
+    """The spec of a verb as a command: what it takes is its shape."""
+    return Spec(word, "control", "", _VERB_PARAMS[shape])
 
 
 @dataclass(slots=True)
@@ -63,6 +71,11 @@ class Scopes:
         return self.levels[id(mention)]
 
 
+def sort_of(bound: BoundCall) -> str:
+    """``block``, ``chain`` or ``lib`` where a call says which of them its target is, else empty."""
+    return next((sort for sort in LEVELS if sort in bound.options), "")
+
+
 def analyse(body: n.Body, *, inputs: Mapping[str, Access], registry: Registry, verbs: Verbs) -> Scopes:
     """Return what is known of the names of ``body``; ``errors`` has all that is wrong, in the order of the text."""
     found = _Analysis(inputs, registry, verbs, Scopes(body))
@@ -71,12 +84,14 @@ def analyse(body: n.Body, *, inputs: Mapping[str, Access], registry: Registry, v
 
 
 class _Analysis:
-    """The walk. ``loops`` counts the ``for`` around a statement that ``break`` may mean."""
+    """The walk. ``loops`` counts the ``for`` around a statement that ``break`` may mean, ``shut`` those it cannot leave
+    because a ``map`` is between.
+    """
 
     def __init__(self, inputs: Mapping[str, Access], registry: Registry, verbs: Verbs, scopes: Scopes) -> None:
         self.inputs, self.registry, self.verbs, self.scopes = inputs, registry, verbs, scopes
         self.declared: dict[str, str] = {}
-        self.loops = 0
+        self.loops = self.shut = 0
 
     def fail(self, word: str, message: str, span: Span, expected: Iterable[str] = ()) -> None:
         self.scopes.errors.append(ChainError(f"PC-LINK-{word}", message, span, expected=tuple(expected)))
@@ -198,13 +213,13 @@ class _Analysis:
         verb = self.verbs.canonical(node.name)
         if verb in self.verbs.shapes:
             self.scopes.verbs[id(node)] = verb
-            return Spec(node.name, "control", "", _VERB_PARAMS[self.verbs.shapes[verb]])
+            return verb_spec(node.name, self.verbs.shapes[verb])
         if node.name in COMMON or node.name in ALIASES:
             self.fail("VERB", f"{node.name}: this hook point has no such verb", node.name_span, self.verbs.shapes)
             return None
         spec = self.registry.get(node.name)
         if spec is None:
-            known = [*self.registry.names(), *self.verbs.shapes]
+            known = sorted({*self.registry.names(), *self.verbs.shapes})
             near = get_close_matches(node.name, known, n=3, cutoff=0.6)
             self.fail("UNKNOWN-COMMAND", f"unknown command {node.name}", node.name_span, near)
         return spec
@@ -212,7 +227,8 @@ class _Analysis:
     def placement(self, node: n.Command) -> None:
         """``break`` and ``continue`` stand in a ``for`` of the same block, and not inside ``map``."""
         if node.name in ("break", "continue") and not self.loops:
-            self.fail("LOOP", f"{node.name}: there is no for around it", node.span)
+            why = "it cannot leave the map around it" if self.shut else "there is no for around it"
+            self.fail("LOOP", f"{node.name}: {why}", node.span)
 
     def map(self, node: n.Command, bound: BoundCall) -> None:
         """``map``: its commands see ``$__key``, ``$__value`` and ``$__result``; ``break`` does not reach through it."""
@@ -222,11 +238,12 @@ class _Analysis:
                 self.expression(value)
         for name in MAP_NAMES:
             self.declare(name, BLOCK, node.span)
-        loops, self.loops = self.loops, 0
+        loops, shut = self.loops, self.shut
+        self.loops, self.shut = 0, loops + shut
         for inner in (command, bound.options.get("reduce")):
             if inner is not None:
                 self.expression(inner)
-        self.loops = loops
+        self.loops, self.shut = loops, shut
 
     def arguments(self, bound: BoundCall) -> None:
         """Everything that a call evaluates, reads or writes, in the order of the text."""
@@ -236,7 +253,7 @@ class _Analysis:
                 continue
             if given.param is not None and given.param.kind in (Kind.UPDATE, Kind.WRITE):
                 level = next((LEVEL_OPTIONS[name] for name in bound.options if name in LEVEL_OPTIONS), "")
-                if level:
+                if level and bound.spec.name != "delete":  # where it looks is not where the name is from then on
                     self.declare(given.node.name, level, given.node.span)  # type: ignore[union-attr] # a ref
                 self.write(given.node)  # type: ignore[arg-type]
             elif given.param is None or given.param.kind is not Kind.NAME:
@@ -293,7 +310,7 @@ class _Analysis:
             self.fail("READ-ONLY", message + hint, target.span)
 
 
-@dataclass(frozen=True, slots=True)
+@node
 class Given:
     """One argument or option value of a call: ``param`` for an argument, ``option`` for an option's."""
 
@@ -311,14 +328,18 @@ def param_of(bound: BoundCall, at: int) -> Param:
 
 def in_text_order(bound: BoundCall) -> Iterator[Given]:
     """Arguments and option values of a call in the order of the text, which is the order of evaluation."""
-    given = [Given(param_of(bound, at).name, node, param_of(bound, at)) for at, node in enumerate(bound.args)]
+    given = []
+    for at, arg in enumerate(bound.args):
+        param = param_of(bound, at)
+        given.append(Given(param.name, arg, param))
+    if not bound.options:
+        return iter(given)
     options = {opt.name: opt for opt in bound.spec.options}
     for name, value in bound.options.items():
         for part in value if isinstance(value, tuple) else (value,):
             nodes = part if isinstance(part, tuple) else (part,)
             given += [Given(name, node, None, options[name]) for node in nodes if node is not True]
-    if bound.options:
-        given.sort(key=lambda item: (item.node.span.line, item.node.span.column))
+    given.sort(key=lambda item: (item.node.span.line, item.node.span.column))
     return iter(given)
 
 

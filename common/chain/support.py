@@ -185,7 +185,9 @@ def iterable(value: Any, names: int) -> Any:
         return value.items
     if value is MISSING or value is None or value == "":
         return ()
-    return Err(f"for: {type_name(value)} given, a {'List or Map' if names == 2 else 'collection'} needed", fault=True)
+    if kind is Set:
+        return Err("for: a Set has one name", fault=True)
+    return Err(f"for: {type_name(value)} given, a collection needed", fault=True)
 
 
 def entries(value: Any) -> Any:

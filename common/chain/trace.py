@@ -7,6 +7,7 @@ from typing import Any
 from common.chain.commands.spec import Err
 from common.chain.run import Run
 from common.chain.running import LinkedBlock
+from common.chain.signals import ERR, TERMINAL, Signal
 
 
 def trace_begin(run: Run, block: LinkedBlock, line: int) -> list[Any]:
@@ -18,13 +19,32 @@ def trace_begin(run: Run, block: LinkedBlock, line: int) -> list[Any]:
 
 
 def trace_end(run: Run, entry: list[Any], result: Any) -> None:
-    """A statement has ended."""
+    """A statement has ended, and with it what was left inside it by break or continue."""
     is_err = type(result) is Err
-    entry[3:] = [not is_err, result.value if is_err else result, run.program.monotonic() - entry[5]]
+    now = run.program.monotonic()
+    for open_entry in reversed(run.trace or [entry]):
+        if open_entry[3] is None:
+            open_entry[3:] = [not is_err, result.value if is_err else result, now - open_entry[5]]
+        if open_entry is entry:
+            return
+
+
+def trace_mark(run: Run) -> int:
+    """Where the entries of a call begin that is made now."""
+    return len(run.trace or ())
+
+
+def trace_called(run: Run, mark: int, signal: Signal) -> None:
+    """A call has come back: the statements that return or error left in it end with the call's result."""
+    kind, value, *_ = signal
+    now = run.program.monotonic()
+    for entry in (run.trace or [])[mark:]:
+        if entry[3] is None and kind < TERMINAL:
+            entry[3:] = [kind < ERR, value, now - entry[5]]
 
 
 def close_trace(run: Run) -> None:
-    """Statements that were left by a control, or by what ended the run, end with it."""
+    """What is still open was left by what ended the run."""
     now = run.program.monotonic()
     for entry in run.trace or ():
         if entry[3] is None:

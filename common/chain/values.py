@@ -25,6 +25,7 @@ JSON_BYTES_MAX = 1_048_576
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _LONG_INTEGER = re.compile(r"[0-9]{19}")
+_BYTE = re.compile(r"\(byte ([0-9]+)\)")
 _INT_DIGITS_SAFE = 18  # so many digits always fit into 64 bits
 _INDEX_DIGITS_MAX = 18
 
@@ -211,7 +212,7 @@ def _deep_equal(
     if pair in seen:
         return True
     seen[pair] = None
-    _check_depth(depth)
+    check_depth(depth)
     if type(a) is dict:
         return a.keys() == b.keys() and all(_same(item, b[key], same, seen, depth) for key, item in a.items())
     return all(_same(left, right, same, seen, depth) for left, right in zip(a, b, strict=True))
@@ -272,10 +273,13 @@ def index(container: Any, key: Any) -> Any:
     return MISSING
 
 
-def copy(value: Any) -> Any:
-    """Return a deep copy; what is shared inside stays shared. Raises LimitError for what is nested too deep."""
+def copy(value: Any, copies: dict[int, Any] | None = None) -> Any:
+    """Return a deep copy; what is shared inside stays shared. Raises LimitError for what is nested too deep.
+
+    ``copies`` gets every collection of the copy, by the identity of what it was made of.
+    """
     kind = type(value)
-    return _copy(value, {}, 0) if kind is list or kind is dict or kind is Set else value
+    return _copy(value, {} if copies is None else copies, 0) if kind is list or kind is dict or kind is Set else value
 
 
 def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
@@ -285,7 +289,7 @@ def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
     made = done.get(id(value))
     if made is not None:
         return made
-    _check_depth(depth)
+    check_depth(depth)
     if kind is list:
         done[id(value)] = made = []
         made += [_copy(item, done, depth + 1) for item in value]
@@ -298,7 +302,8 @@ def _copy(value: Any, done: dict[int, Any], depth: int) -> Any:
     return made
 
 
-def _check_depth(depth: int) -> None:
+def check_depth(depth: int) -> None:
+    """Raise LimitError at a depth at which no collection may stand any more."""
     if depth >= NESTING_LEVELS_MAX:
         raise LimitError("PC-LIMIT-NESTING", f"collections nested deeper than {NESTING_LEVELS_MAX} levels")
 
@@ -318,11 +323,21 @@ def from_json(data: str | bytes) -> Any:
     except UnicodeError:
         raise ValueError("not UTF-8") from None
     except (msgspec.MsgspecError, ValueError, OverflowError) as exc:
-        raise ValueError(str(exc).removeprefix("JSON is malformed: ") or "not JSON") from None
+        raise ValueError(_why_no_json(str(exc))) from None
     as_text = data if isinstance(data, str) else data.decode()
     if as_text.count("[") + as_text.count("{") > NESTING_LEVELS_MAX or _LONG_INTEGER.search(as_text):
         return _settled(value, 0)
     return value
+
+
+def _why_no_json(message: str) -> str:
+    """What the decoder found, in words that stay when the decoder's change: faults are values that chains may see."""
+    found = _BYTE.search(message)
+    if found is not None:
+        return f"no JSON at byte {found[1]}"
+    if "truncated" in message:
+        return "the text ends too early"
+    return "a number is out of range" if "range" in message else "no JSON"
 
 
 def _settled(value: Any, depth: int) -> Any:
@@ -334,7 +349,7 @@ def _settled(value: Any, depth: int) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise ValueError("number out of range") from None
+            raise ValueError("a number is out of range") from None
     if kind is not list and kind is not dict:
         return value
     if depth >= NESTING_LEVELS_MAX:
@@ -378,7 +393,7 @@ class _Writer:
     def write(self, value: Any, depth: int) -> None:
         kind = type(value)
         if kind is dict:
-            _check_depth(depth)
+            check_depth(depth)
             before = "{"
             for key, item in value.items():
                 self.add(f"{before}{_quoted(key)}:")
@@ -386,7 +401,7 @@ class _Writer:
                 before = ","
             self.add("}" if value else "{}")
         elif kind is list or kind is Set:
-            _check_depth(depth)
+            check_depth(depth)
             before = "["
             for item in value:
                 self.add(before)

@@ -7,16 +7,12 @@ text of one block. Exit codes: 0 fine, 1 findings or failures, 2 wrong use.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
-
-if TYPE_CHECKING:
-    from common.chain.hookpoint import HookPoint
-    from common.chain.nodes import BlockSource, LibSource
 
 chain = typer.Typer(
     help="Process chains: check, test, run and format them.", no_args_is_help=True, rich_markup_mode=None
@@ -24,15 +20,11 @@ chain = typer.Typer(
 
 FileName = Annotated[Path, typer.Argument(metavar="FILE", help="Chains (YAML, JSON), rule manifests, or NAME.chain.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-PointName = Annotated[str, typer.Option("--hook-point", help="Of several hook points in the file, this one.")]
+PointName = Annotated[str, typer.Option("--hook-point", help="Of several hook points or rules in the file, this one.")]
+_OUTCOME = ("verb", "target", "decided", "value", "ok", "error", "resp", "outputs", "output", "steps", "where", "code")
+_TRACE = ("chain", "block", "line", "ok", "value", "seconds")
 
-
-class _Chains(NamedTuple):
-    """The chains of one hook point or one rule in a file."""
-
-    name: str
-    source: LibSource
-    rule: bool
+T = TypeVar("T")
 
 
 @chain.command("lint")
@@ -41,39 +33,45 @@ def lint(
     from_cyfs: Annotated[
         bool, typer.Option("--from-cyfs", help="Also say what chains of cyfs-gateway must change.")
     ] = False,
+    hook_points: Annotated[
+        list[str] | None,
+        typer.Option("--hook-point", help="A list that is a hook point's; repeatable. Others are global chains."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check chains without running them. Example: fieldpost chain lint examples/gateway.yaml"""
-    from common.chain.lint import lint as find
+    from common.chain.errors import ChainErrors
+    from common.chain.lint import Severity, load_findings
+    from common.cli.chainfiles import load
 
-    errors = findings = 0
-    for one in _load(file):
-        point = _rule_point() if one.rule else None
-        for finding in find([one.source], point=point, from_cyfs=from_cyfs):
-            findings += 1
-            errors += finding.severity == "error"
-            print(msgspec.json.encode(finding.as_json()).decode() if as_json else f"{finding}\n")
+    try:
+        found = [(one.name if one.rule else "", _findings(one, from_cyfs)) for one in load(file, hook_points or ())]
+    except ChainErrors as exc:
+        found = [("", load_findings(exc))]
+    for rule, findings in found:
+        for finding in findings:
+            _show_finding(rule, finding, as_json)
+    every = [finding for _, findings in found for finding in findings]
+    errors = sum(finding.severity is Severity.ERROR for finding in every)
     if not as_json:
-        print(f"{findings} findings, {errors} errors" if findings else "nothing to say")
+        print(f"{len(every)} findings, {errors} errors" if every else "nothing to say")
     sys.exit(1 if errors else 0)
 
 
 @chain.command("test")
-def test_cases(file: FileName, as_json: AsJson = False) -> None:
+def run_tests(file: FileName, as_json: AsJson = False) -> None:
     """Run the cases of a file against its chains. Example: fieldpost chain test examples/gateway.test.yaml"""
     from common.chain.casefile import run_cases
+    from common.cli.chainfiles import read
     from common.rulechains import commands
 
+    read(file)
     results = _told(lambda: run_cases(file, commands=commands()))
-    failed = 0
+    failed = sum(not result.passed for result in results)
     for result in results:
-        failed += not result.passed
         if as_json:
-            print(
-                msgspec.json.encode(
-                    {"name": result.name, "passed": result.passed, "differences": result.differences}
-                ).decode()
-            )
+            row = {"name": result.name, "passed": result.passed, "differences": result.differences}
+            print(msgspec.json.encode(row).decode())
         elif not result.passed:
             print(f"FAILED  {result.name}\n" + "".join(f"        {line}\n" for line in result.differences))
     if not as_json:
@@ -92,188 +90,108 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Of choice and chance, to run the same again.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run chains on an input. Example: fieldpost chain run examples/threshold.yaml --input message.json --trace"""
-    given = _inputs(input_file)
-    one = _one(file, hook_point)
-    point = _point_for(one, given, seed)
-    _told(lambda: point.mount(one.source))
-    lines: list[Any] | None = [] if trace else None
-    outcome = point.run({name: value for name, value in given.items() if name in point.inputs}, lines)
-    from common.chain.values import text, to_json
+    """Run chains on an input. Example: fieldpost chain run examples/gateway.yaml --hook-point post_resp --trace"""
+    from common.cli.chainfiles import choose, inputs
 
+    given = inputs(input_file)
+    one = _told(lambda: choose(file, hook_point))
+    point = one.point(given, seed)
+    if unknown := [name for name in given if name not in point.inputs]:
+        known = ", ".join(point.inputs)
+        raise typer.BadParameter(f"a rule has no input {unknown[0]!r}; there are {known}", param_hint="--input")
+    _told(lambda: point.mount(one.source))
+    entries: list[Any] | None = [] if trace else None
+    outcome = point.run(given, entries)
     if as_json:
         shown = {name: _plain(getattr(outcome, name)) for name in _OUTCOME}
-        entries = [dict(zip(_TRACE, map(_plain, entry), strict=True)) for entry in lines or ()]
-        print(msgspec.json.encode(shown | ({"trace": entries} if trace else {})).decode())
+        lines = [dict(zip(_TRACE, map(_plain, entry), strict=True)) for entry in entries or ()]
+        print(msgspec.json.encode(shown | ({"trace": lines} if trace else {})).decode())
     else:
-        for of_chain, block, line, ok, value, seconds in lines or ():
-            print(
-                f"{of_chain}:{block}:{line:<4} {'ok ' if ok else 'err'} {seconds * 1e6:8.1f} us  {to_json(value)[:100]}"
-            )
-        for line in outcome.output:
-            print(f"echo     {line}")
-        print(f"verb     {outcome.verb} {outcome.target}".rstrip() + ("" if outcome.decided else "  (nothing decided)"))
-        for name in ("value", "error", "resp"):
-            if (value := getattr(outcome, name)) not in ("", None):
-                print(f"{name:8} {text(value)}")
-        for name, value in outcome.outputs.items():
-            print(f"{name:8} {to_json(value)}")
-        print(f"steps    {outcome.steps}" + (f", decided at {outcome.where}" if outcome.where else ""))
+        _show_trace(entries or [])
+        _show_outcome(outcome)
     sys.exit(0 if outcome.ok else 1)
 
 
 @chain.command("explain")
 def explain(file: FileName, hook_point: PointName = "") -> None:
-    """Show the code that each line became. Example: fieldpost chain explain examples/threshold.yaml"""
+    """Show the code that each line became. Example: fieldpost chain explain examples/gateway.yaml --hook-point net"""
     from common.chain.emitter import Config
     from common.chain.explain import explain as explained
+    from common.cli.chainfiles import Chains, load
 
-    for one in _load(file):
-        if hook_point in ("", one.name):
-            point = _point_for(one, {}, None)
-            config = Config(point.inputs, point.engine.commands, point.verbs, False, False)
-            print(_told(lambda one=one, config=config: explained(one.source, config)))
+    def text(one: Chains) -> str:
+        point = one.point()
+        return explained(one.source, Config(point.inputs, point.engine.commands, point.verbs, False, False))
+
+    found = _told(lambda: load(file, [hook_point] if hook_point else ()))
+    print("\n\n".join(_told(lambda: [text(one) for one in found if hook_point in ("", one.name)])))
 
 
 @chain.command("fmt")
 def fmt(
     file: FileName,
     write: Annotated[bool, typer.Option("--write", help="Change the file.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether it differs: exit code 1.")] = False,
 ) -> None:
-    """Print chains in their one form; exit code 1 when the file differs. Example: fieldpost chain fmt rules.yaml"""
-    text = _text(file)
-    lines = text.split("\n")
-    if file.suffix == ".chain":
-        lines = _told(lambda: _formatted(text)).split("\n")
-    else:
-        blocks = [block for one in _load(file) for of_chain in one.source.chains for block in of_chain.blocks]
-        for block in sorted(blocks, key=lambda block: -block.line):
-            _told(lambda block=block: _replace(lines, block, file))
-    formatted = "\n".join(lines)
-    if write and formatted != text:
-        file.write_text(formatted)
-        print(f"{file} changed")
-        return
-    if not write:
-        print(formatted, end="")
-    sys.exit(1 if formatted != text else 0)
+    """Print chains in their one form. Example: fieldpost chain fmt examples/gateway.yaml"""
+    from common.cli.chainfiles import formatted, read
+
+    text = read(file)
+    made = _told(lambda: formatted(text, file))
+    if not (write or check):
+        print(made, end="")
+    elif made != text:
+        if write:
+            _write(file, made)
+        print(f"{file} {'changed' if write else 'differs'}")
+        sys.exit(1 if check else 0)
 
 
-_OUTCOME = ("verb", "target", "decided", "value", "ok", "error", "resp", "outputs", "output", "steps", "where", "code")
-_TRACE = ("chain", "block", "line", "ok", "value", "seconds")
-
-
-def _replace(lines: list[str], block: BlockSource, file: Path) -> None:
-    """Put a block's formatted text in the place of its lines."""
-    old = block.text.rstrip("\n").split("\n")
-    begin = block.line - 1
-    there = lines[begin : begin + len(old)]
-    indent = there[0][: len(there[0]) - len(there[0].lstrip())] if there else ""
-    if [line.removeprefix(indent) for line in there] != old:
-        if _formatted(block.text).strip() == block.text.strip():
-            return
-        sys.stderr.write(f"{file}:{block.line}: only a text after | can be formatted in its place; it stays as it is\n")
-        return
-    lines[begin : begin + len(old)] = [
-        (indent + line).rstrip() for line in _formatted(block.text).rstrip("\n").split("\n")
-    ]
-
-
-def _formatted(text: str) -> str:
-    from common.chain.format import format_text
-
-    return format_text(text)
-
-
-def _text(file: Path) -> str:
+def _write(file: Path, text: str) -> None:
     try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise typer.BadParameter(f"cannot read {file}: {exc}", param_hint="FILE") from exc
+        file.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise typer.BadParameter(f"cannot write {file}: {exc.strerror}", param_hint="FILE") from exc
 
 
-def _load(file: Path) -> list[_Chains]:
-    """The chains of a file, by hook point or rule."""
-    from common.chain.loader import load_file, single
+def _findings(one: Any, from_cyfs: bool) -> list[Any]:
+    """What lint says of one list: not what it says of the global chains, which are lists of the file, too."""
+    from common.chain.lint import lint as find
 
-    text = _text(file)
-    if file.suffix == ".chain":
-        return [_Chains("main", single(text), False)]
-    if "rules.kubeedge.io/" in text:
-        return list(_of_manifests(text, file))
-    return [_Chains(name, source, False) for name, source in _told(lambda: load_file(file)).items()]
-
-
-def _of_manifests(text: str, file: Path) -> Iterator[_Chains]:
-    from dataclasses import replace
-
-    from common.manifests import load_manifests
-    from common.rulechains import source_of
-    from common.rules import Rule
-
-    manifests, findings = load_manifests(text, str(file))
-    for finding in findings:
-        sys.stderr.write(f"{finding}\n")
-    if findings:
-        sys.exit(1)
-    for manifest in manifests:
-        if not isinstance(manifest.value, Rule):
-            continue
-        spec = manifest.value.spec
-        source = _told(lambda spec=spec: source_of(spec))
-        if source is None:
-            continue
-        line = manifest.lines.get("spec.chain", 0) + ("\n" in spec.chain)
-        if spec.chains is None and line:
-            blocks = tuple(replace(block, line=line) for block in source.chains[0].blocks)
-            source = replace(source, chains=(replace(source.chains[0], blocks=blocks),), file=str(file))
-        yield _Chains("/".join(manifest.value.key), source, True)
+    if one.rule is not None:
+        return find([one.source], point=one.point(), from_cyfs=from_cyfs)
+    found = find([one.source], engine=one.engine(), from_cyfs=from_cyfs)
+    own = (finding for finding in found if finding.where.partition(":")[0] in ("", one.source.id))
+    return [finding for finding in own if one.mounted or finding.code != "PC-LINT-NO-VERB"]
 
 
-def _one(file: Path, name: str) -> _Chains:
-    found = [one for one in _load(file) if name in ("", one.name)]
-    if not name:
-        found = [one for one in found if one.name == "main"] or found
-    if len(found) != 1:
-        names = ", ".join(one.name for one in (found or _load(file)))
-        raise typer.BadParameter(f"say which: {names}", param_hint="--hook-point")
-    return found[0]
+def _show_finding(rule: str, finding: Any, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(finding.as_json() | ({"rule": rule} if rule else {})).decode())
+    else:
+        print(f"{f'rule {rule}: ' if rule else ''}{finding}\n")
 
 
-def _inputs(file: Path | None) -> dict[str, Any]:
-    from common.yamlnodes import compose, plain
+def _show_trace(entries: list[Any]) -> None:
+    from common.chain.values import to_json
 
-    if file is None:
-        return {}
-    roots = compose(_text(file), str(file))
-    value = plain(roots[0], str(file)) if roots else {}
-    if not isinstance(value, dict):
-        raise typer.BadParameter("a map: name of an input -> value", param_hint="--input")
-    return value
+    for of_chain, block, line, ok, value, seconds in entries:
+        status = "ok " if ok else "err"
+        print(f"{of_chain}:{block}:{line:<4} {status} {seconds * 1e6:8.1f} us  {to_json(value)[:100]}")
 
 
-def _rule_point(seed: int | None = None) -> HookPoint:
-    from common.chain.hookpoint import Engine
-    from common.rulechains import commands, rule_point
+def _show_outcome(outcome: Any) -> None:
+    from common.chain.values import text, to_json
 
-    return rule_point(Engine(commands(), seed=seed, clock=_clock()))
-
-
-def _point_for(one: _Chains, given: dict[str, Any], seed: int | None) -> HookPoint:
-    from common.chain.hookpoint import Engine, HookPoint
-    from common.chain.run import Access
-    from common.rulechains import commands
-
-    if one.rule:
-        return _rule_point(seed)
-    inputs = dict.fromkeys(given, Access.WRITABLE)
-    return HookPoint(one.name, engine=Engine(commands(), seed=seed, clock=_clock()), inputs=inputs)
-
-
-def _clock() -> Any:
-    from common.clock import SystemClock
-
-    return SystemClock()
+    for line in outcome.output:
+        print(f"echo     {line}")
+    print(f"verb     {outcome.verb} {outcome.target}".rstrip() + ("" if outcome.decided else "  (nothing decided)"))
+    for name in ("value", "error", "resp"):
+        if (value := getattr(outcome, name)) not in ("", None):
+            print(f"{name:8} {text(value)}")
+    for name, value in outcome.outputs.items():
+        print(f"{name:8} {to_json(value)}")
+    print(f"steps    {outcome.steps}" + (f", decided at {outcome.where}" if outcome.where else ""))
 
 
 def _plain(value: Any) -> Any:
@@ -282,7 +200,7 @@ def _plain(value: Any) -> Any:
     return msgspec.json.decode(to_json(value)) if not isinstance(value, tuple) else list(value)
 
 
-def _told(work: Any) -> Any:
+def _told(work: Callable[[], T]) -> T:
     """Run ``work``; what is wrong with chains is printed, and ends with exit code 1."""
     from common.chain.errors import ChainErrors
 

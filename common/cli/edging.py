@@ -81,7 +81,7 @@ def rule_append(address: AddressName, text: TextName, data_dir: DataDir = "") ->
 
 @rule.command("set")
 def rule_set(address: AddressName, text: TextName, data_dir: DataDir = "") -> None:
-    """Replace a chain, block or line. Example: fieldpost edge rule set default/telemetry:main:main accept"""
+    """Replace a chain, block or line. Example: fieldpost edge rule set default/telemetry:diagnosis-1 accept"""
     _edit(_Operation.set, address, data_dir, text=_text(text))
 
 
@@ -91,7 +91,7 @@ def rule_move(
     position: Annotated[int, typer.Argument(help="New priority of a chain or block, or new line.")],
     data_dir: DataDir = "",
 ) -> None:
-    """Change the order. Example: fieldpost edge rule move default/telemetry:main:main 5"""
+    """Change the order. Example: fieldpost edge rule move default/telemetry:diagnosis-1 5"""
     _edit(_Operation.move, address, data_dir, position=position)
 
 

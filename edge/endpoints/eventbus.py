@@ -52,8 +52,10 @@ class Eventbus:
         on_arrival: Callable[[Arrival, tuple[Any, ...]], None],
         memory: Path | None = None,
         *,
+        name: str = "bus",
         clock: Clock | None = None,
     ) -> None:
+        self._source = f"source/{name}"
         self.link, self._clock = link, clock or SystemClock()
         self._echoes = Echoes(self._clock)
         self._on_arrival = on_arrival
@@ -61,6 +63,7 @@ class Eventbus:
         self._plain: dict[str, list[int]] = {}  # places in ``_bound`` by filter: without wildcards, and with some
         self._wild: dict[str, list[int]] = {}
         self._paused = False
+        self.targets = 0  # that publish here
         self.unmatched = 0
         self.received = 0
         self._route = lru_cache(ROUTES_CACHED)(self._match)
@@ -85,6 +88,11 @@ class Eventbus:
             of_kind.setdefault(each.filter, []).append(place)
         self._route.cache_clear()
         self.link.subscribe(wanted)
+
+    @property
+    def used(self) -> bool:
+        """True while a rule listens or publishes here."""
+        return bool(self._bound or self.targets)
 
     def _connected(self) -> None:
         self._remember([each.filter for each in _widest(self._bound)])
@@ -123,7 +131,7 @@ class Eventbus:
         reliable = packet.qos > 0
         settle = (lambda: self._settle(packet)) if reliable else None
         message = _message_of(packet, self._echoes.hops(packet), int(self._clock.time() * 1000))
-        self._on_arrival(Arrival(message, reliable, settle), consumers)
+        self._on_arrival(Arrival(message, reliable, settle, source=self._source), consumers)
 
     def published(self, topic: str, payload: bytes, hops: int) -> None:
         """Remember what may come back: a broker of version 3.1.1 carries no hop count."""
@@ -141,13 +149,23 @@ class Eventbus:
 class EventbusTarget:
     """Publishes to ``topic`` on one eventbus.
 
-    Arguments: ``known`` are the template's values that do not change from message to message.
+    Arguments: ``known`` are the template's values that do not change from message to message. ``on_close`` is told when
+    this target is gone.
     """
 
     def __init__(
-        self, bus: Eventbus, topic: TopicTemplate, known: Rendering, *, qos: int = 1, retain: bool = False
+        self,
+        bus: Eventbus,
+        topic: TopicTemplate,
+        known: Rendering,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self._bus, self._qos, self._retain = bus, qos, retain
+        self._bus, self._qos, self._retain, self._on_close = bus, qos, retain, on_close
+        self._closed = False
+        bus.targets += 1
         self._topic = topic
         self._names = {"node": known.node, "namespace": known.namespace, "rule": known.rule}
         self._source = f"{known.node}/{known.namespace}/{known.rule}"
@@ -160,7 +178,9 @@ class EventbusTarget:
     def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Publish the payload. Done at the PUBACK (QoS 1) or when it is written (QoS 0)."""
         try:
-            topic, payload = self._topic.render(message.key, self._names, message.field), message.body()
+            is_path = bool(message.method)
+            topic = self._topic.render(message.key, self._names, message.field, path=is_path)
+            payload = message.body()
             self._bus.link.publish(
                 topic,
                 payload,
@@ -180,7 +200,11 @@ class EventbusTarget:
             done(Retry("target_unreachable", str(exc)))
 
     def close(self) -> None:
-        """Nothing to free: the bus belongs to all rules."""
+        """The bus belongs to all rules; the last one that leaves it ends its connection."""
+        if not self._closed:
+            self._closed = True
+            self._bus.targets -= 1
+            self._on_close()
 
     def _properties(self, message: FlowMessage) -> tuple[tuple[str, str], ...]:
         """CloudEvents attributes, and how many rules the message has passed (F3)."""

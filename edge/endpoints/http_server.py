@@ -15,9 +15,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from common.checks import METHODS
 from common.clock import Clock
 from common.errors import ConfigError
 from common.message import new_id
+from common.models import DROPPED
 from edge.endpoints.base import OnArrival
 from edge.endpoints.idempotency import KEY_CHARS_MAX, Keys, digest_of, msgid_of
 from edge.endpoints.replies import Reply, accepted, problem, reply_of
@@ -46,28 +48,36 @@ class Asked(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request that was read. ``path`` is still percent-encoded; header names are in lower case."""
+    """A request that was read. ``path`` is still percent-encoded; header names are in lower case. ``remote`` is the
+    address that it came from.
+    """
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
     body: bytes
+    remote: str = ""
+
+    @property
+    def wants_no_answer(self) -> bool:
+        """The caller prefers 202 and the message's id over the answer (RFC 7240)."""
+        return "respond-async" in self.headers.get("prefer", "").replace(" ", "").lower().split(",")
 
 
 Route = Callable[[Request], Asked | Reply]
 
 
 class HttpPoints:
-    """The hook points of an HTTP server: nothing is mounted. ``edge.flow.httpchains`` runs chains there."""
+    """The hook points of an HTTP server: nothing is mounted. ``edge.rules.httpchains`` runs chains there."""
 
     def before(self, request: Request) -> Request | Reply | None:
         """``pre_req``: the request as it goes on, an answer instead, or None to close the connection."""
         return request
 
-    def choose(self, asked: Asked | Reply, request: Request) -> Asked | Reply | None:
-        """``main``: what the request asks for, given what its path means."""
-        return asked
+    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
+        """``main``: what the request asks for; ``route`` says what its path means."""
+        return route(request)
 
     def after(self, request: Request, reply: Reply) -> Reply:
         """``post_resp``: the answer as it is written."""
@@ -89,6 +99,7 @@ class HttpListener:
         self._runner: web.ServerRunner | None = None
         self._token = b""
         self._waiting = 0
+        self._asking: set[_Waiting] = set()
         self._paused = False
         self.points = HttpPoints()
         self.port = 0
@@ -121,7 +132,9 @@ class HttpListener:
         self._paused = True
 
     async def stop(self) -> None:
-        """Let answers be written, close everything."""
+        """Answer 503 to who still waits, let answers be written, close everything."""
+        for waiting in self._asking:
+            waiting.give_up()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
@@ -158,6 +171,8 @@ class HttpListener:
         if self._token and not _authorised(request.headers.get("Authorization", ""), self._token):
             self._counts["unauthorised"] += 1
             return problem(401, "unauthorised", "a bearer token is needed")
+        if request.method not in METHODS:
+            return problem(405, "method", f"{request.method[:20]} is not taken here", allow=", ".join(METHODS))
         if self._paused or self._waiting >= self._settings.requests_max:
             self._counts["overloaded"] += 1
             return problem(503, "stopping" if self._paused else "requests_max", "try again later")
@@ -166,6 +181,8 @@ class HttpListener:
             read = await self._read(request)
             if isinstance(read, Reply):
                 return read
+            if self._paused:  # while the body came
+                return problem(503, "stopping", "try again later")
             return await self._answer(read)
         finally:
             self._waiting -= 1
@@ -176,6 +193,8 @@ class HttpListener:
             async with asyncio.timeout(self._settings.body_s_max):
                 if (request.content_length or 0) > most:
                     return problem(413, "payload_too_large", f"the body has more than {most} bytes")
+                if request.headers.get("Expect", "").lower() == "100-continue":
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 async for part in request.content.iter_any():
                     size += len(part)
                     if size > most:
@@ -186,16 +205,14 @@ class HttpListener:
         path, _, query = request.raw_path.partition("?")
         headers: dict[str, str] = {}
         for name, value in request.headers.items():
-            lower = name.lower()
+            lower, value = name.lower(), _text(value)
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        return Request(request.method, path, query, headers, b"".join(parts))
+        return Request(request.method, path, query, headers, b"".join(parts), request.remote or "")
 
     async def _answer(self, request: Request) -> Reply | None:
         before = self.points.before(request)
-        if not isinstance(before, Request):
-            return before
-        request = before
-        asked = self.points.choose(self._route(request), request)
+        request = before if isinstance(before, Request) else request
+        asked = self.points.choose(request, self._route) if isinstance(before, Request) else before
         reply = await self._execute(asked, request) if isinstance(asked, Asked) else asked
         return self.points.after(request, reply) if reply is not None else None
 
@@ -206,7 +223,9 @@ class HttpListener:
         if len(key) > KEY_CHARS_MAX:
             return problem(400, "idempotency_key", f"the key has more than {KEY_CHARS_MAX} characters")
         try:
-            earlier = self._keys.begin(asked.scope, key, digest_of(request.method, request.path, request.body))
+            earlier = self._keys.begin(
+                asked.scope, key, digest_of(request.method, request.path, request.query, request.body)
+            )
         except ValueError as exc:
             return problem(422, "idempotency_key", str(exc))
         if earlier is not None:
@@ -228,13 +247,16 @@ class HttpListener:
         arrival = Arrival(
             message, False, waiting.settle, waiting.answered, source=asked.source, journal_now=asked.asynchronous
         )
-        self._on_arrival(arrival, asked.consumers)
+        self._asking.add(waiting)
         try:
+            self._on_arrival(arrival, asked.consumers)
             async with asyncio.timeout(asked.timeout_s + ANSWER_MARGIN_S):
                 return await waiting.reply
         except TimeoutError:
             detail = "the result could not be put on disk in time; the request may have been executed"
             return problem(503, "not_durable", detail, msgid=message.msgid)
+        finally:
+            self._asking.discard(waiting)
 
     # -- protection ----------------------------------------------------------------------------------------------------
 
@@ -271,11 +293,11 @@ class _Waiting:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._message, self._asynchronous = message, asynchronous
         self._ended: Reply | None = None
-        self._durable = False
+        self._dropped = self._durable = False
 
     def answered(self, ending: Ending, answer: Answer | None) -> None:
         """The execution has ended."""
-        self._ended = reply_of(self._message, ending, answer)
+        self._ended, self._dropped = reply_of(self._message, ending, answer), ending.outcome == DROPPED
         self._look()
 
     def settle(self) -> None:
@@ -286,10 +308,16 @@ class _Waiting:
     def _look(self) -> None:
         if not self._durable or self.reply.done():
             return
-        if self._asynchronous:
+        if self._asynchronous and not self._dropped:
             self.reply.set_result(accepted(self._message))
         elif self._ended is not None:
             self.reply.set_result(self._ended)
+
+    def give_up(self) -> None:
+        """The node stops before the end."""
+        if not self.reply.done():
+            detail = "try again later; the request may have been executed"
+            self.reply.set_result(problem(503, "stopping", detail, msgid=self._message.msgid))
 
 
 def message_of(request: Request, key: str, params: dict[str, str], clock: Clock) -> FlowMessage:
@@ -310,7 +338,12 @@ def message_of(request: Request, key: str, params: dict[str, str], clock: Clock)
 
 def _authorised(header: str, token: bytes) -> bool:
     scheme, _, given = header.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token)
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), token)
+
+
+def _text(value: str) -> str:
+    """A header's value; bytes that are no UTF-8, which came as lone surrogates, are replaced: no codec takes them."""
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_loopback(host: str) -> bool:

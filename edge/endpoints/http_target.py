@@ -1,4 +1,4 @@
-"""HTTP as a target: one pooled client for all rules, the answer's real status and headers back (flow F3)."""
+"""HTTP as a target: pooled connections for each rule, the answer's real status and headers back (flow F3)."""
 
 from __future__ import annotations
 
@@ -27,35 +27,41 @@ BODYLESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 class HttpClient:
     """The connections of a node to HTTP targets: keep-alive, TLS verified, no proxy, no redirects, no cookies.
 
-    aiohttp is imported when the first request is made, so that a node without HTTP targets starts light.
+    Each rule has its own, so that one whose target hangs takes none away from others. aiohttp is imported when the
+    first request is made, so that a node without HTTP targets starts light.
     """
 
     def __init__(self, settings: HttpClientSettings) -> None:
         self.settings = settings
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._sessions: set[aiohttp.ClientSession] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self.requests = self.unreachable = self.timeouts = 0
 
-    def session(self, socket: str = "") -> aiohttp.ClientSession:
-        """The session for TCP, or for one unix socket."""
+    def open(self, socket: str) -> aiohttp.ClientSession:
+        """Connections over TCP, or to one unix socket."""
         import aiohttp
 
-        if socket not in self._sessions:
-            most, per_host = self.settings.connections_max, self.settings.connections_per_host_max
-            connector: aiohttp.BaseConnector
-            if socket:
-                connector = aiohttp.UnixConnector(path=socket, limit=per_host)
-            else:
-                connector = aiohttp.TCPConnector(limit=most, limit_per_host=per_host)
-            self._sessions[socket] = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-            )
-        return self._sessions[socket]
+        most = self.settings.connections_per_rule_max
+        connector: aiohttp.BaseConnector
+        connector = aiohttp.UnixConnector(path=socket, limit=most) if socket else aiohttp.TCPConnector(limit=most)
+        session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        )
+        self._sessions.add(session)
+        return session
+
+    def release(self, session: aiohttp.ClientSession) -> None:
+        """Close the connections of a rule that is gone."""
+        self._sessions.discard(session)
+        task = asyncio.get_running_loop().create_task(session.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Close all connections."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
+        for session in list(self._sessions):
+            self.release(session)
+        await asyncio.gather(*self._closing)
 
     def statistics(self) -> dict[str, int]:
         """Counters by name."""
@@ -81,12 +87,13 @@ class HttpTarget:
         self._names = {"node": rendering.node, "namespace": rendering.namespace, "rule": rendering.rule}
         self._source = f"{rendering.node}/{rendering.namespace}/{rendering.rule}"
         self._timeout_s = rendering.timeout_s
+        self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def deliver(self, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         """Request. Delivered is a 2xx; network errors, 429 and 5xx may be tried again, other answers are final."""
         try:
-            url = self._url.render(message.key, self._names, message.field)
+            url = self._url.render(message.key, self._names, message.field, path=bool(message.method))
         except TemplateError as exc:
             return done(Rejected("target_url", exc.detail))
         task = asyncio.get_running_loop().create_task(self._request(url, message, done))
@@ -97,16 +104,20 @@ class HttpTarget:
         """Nothing more is wanted of what still runs."""
         for task in self._tasks:
             task.cancel()
+        if self._session is not None:
+            self._client.release(self._session)
+            self._session = None
 
     async def _request(self, url: str, message: FlowMessage, done: Callable[[Delivery], None]) -> None:
         import aiohttp
         from yarl import URL
 
         self._client.requests += 1
+        self._session = session = self._session or self._client.open(self._socket)
         delivery: Delivery
         method = self._method or message.method or "POST"
         try:
-            async with self._client.session(self._socket).request(
+            async with session.request(
                 method,
                 URL(url, encoded=True),
                 data=None if method in BODYLESS else message.body(),
@@ -114,6 +125,8 @@ class HttpTarget:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             ) as response:
+                if not 200 <= response.status <= 599:
+                    raise ValueError(f"the target answered with the status {response.status}")
                 body = await self._body(response)
                 delivery = _verdict(response, body, self._client.settings.answer_bytes_max)
         except TimeoutError:
@@ -122,6 +135,9 @@ class HttpTarget:
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             self._client.unreachable += 1
             delivery = Retry("target_unreachable", f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        except Exception as exc:  # a hook or a chain left in the message what no request can be made of
+            log.exception("%s, message %s: no request can be made", self._source, message.msgid)
+            delivery = Rejected("target_fault", f"{type(exc).__name__}: {exc}")
         done(delivery)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes | None:
@@ -153,7 +169,8 @@ class HttpTarget:
         if not kind:
             kind = "application/octet-stream" if isinstance(message.payload, bytes | str) else "application/json"
         headers.append(("content-type", _plain(kind)))
-        passed = [name for name in (*self._passed, "traceparent", "tracestate") if name in message.headers]
+        asked = dict.fromkeys((*self._passed, "traceparent", "tracestate"))  # each once
+        passed = [name for name in asked if name in message.headers and not name.startswith(("ce-", "fieldpost-"))]
         return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
 
 

@@ -1,4 +1,4 @@
-"""Which rule a request path means: anchored by segments, the most specific wins (flow F3).
+"""Which rule a request path means: anchored by segments, the most specific wins; of those the one with methods (F3).
 
 A pattern is a path whose segments are literal or ``{name}``. Segments are percent-decoded once, after the split, so an
 encoded slash stays inside its segment. One slash at the end means nothing.
@@ -53,6 +53,7 @@ class Paths:
                 else:
                     node = node.literal.setdefault(segment, _Node())
             node.patterns.append((pattern, names))
+            node.patterns.sort(key=lambda known: not known[0].methods)  # one that takes all methods comes last
 
     def find(self, path: str, method: str) -> Match | None:
         """Return what ``path`` (still encoded) means for ``method``; None when no pattern fits the path.

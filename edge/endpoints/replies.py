@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -39,6 +40,9 @@ HOP_BY_HOP = frozenset((
     "transfer-encoding", "upgrade", "content-length", "date", "server", "host",
 ))  # fmt: skip
 
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
 
 class Reply(NamedTuple):
     """An HTTP answer that is ready to be written."""
@@ -59,6 +63,11 @@ def reply_of(message: FlowMessage, ending: Ending, answer: Answer | None) -> Rep
     reason = ending.reason
     status = STATUS_OF.get(reason, 502 if reason.startswith("target_") else 500)
     return problem(status, reason, ending.detail, msgid=message.msgid)
+
+
+def is_header(name: str, value: str) -> bool:
+    """True for what can be a header of an answer: a token, a value without line breaks, not made by whoever writes."""
+    return name not in HOP_BY_HOP and _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
 
 
 def accepted(message: FlowMessage) -> Reply:

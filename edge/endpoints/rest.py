@@ -86,12 +86,11 @@ class Rest:
 def asked_of(wiring: Wiring, message: Any, request: Request) -> Asked:
     """What a request asks of one rule."""
     metadata = wiring.endpoint.metadata
-    prefers = "respond-async" in request.headers.get("prefer", "").replace(" ", "").lower().split(",")
     return Asked(
         message,
         (wiring.consumer,),
         f"endpoint/{metadata.namespace}/{metadata.name}",
         wiring.consumer.id,
-        prefers or wiring.resource.get("mode") == "async",
+        request.wants_no_answer or wiring.resource.get("mode") == "async",
         wiring.consumer.timeout_s,
     )

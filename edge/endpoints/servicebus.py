@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from common.checks import METHODS
 from common.clock import Clock
 from common.rules import SERVICEBUS, RuleEndpoint
 from edge.endpoints.base import OnArrival, Rendering, Wiring
@@ -79,6 +80,8 @@ class Servicebus:
             payload = envelope.payload
             body = payload.encode() if isinstance(payload, str) else msgspec.json.encode(payload)
             url, request = envelope.target_url, request._replace(method=envelope.method.upper(), body=body)
+            if request.method not in METHODS:
+                return problem(405, "method", f"{request.method[:20]} is not taken here", allow=", ".join(METHODS))
         wiring = self._allowed.get(url)
         if wiring is None:
             return problem(403, "target_url", f"url {url[:200]} is not allowed: no rule has it as its target_url")

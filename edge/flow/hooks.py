@@ -73,6 +73,17 @@ class Hooks:
             raise HookError(f"there is a handler {name!r} already; remove it first, or choose another label")
         self._set(point, (*handlers, _Handler(fn, label, _takes_done(fn, name))))
 
+    def replace(self, name: str, fn: Callable[..., Any]) -> None:
+        """Put ``fn`` in the place of the handler ``preRoute.audit``; a trigger that runs goes on with the one before.
+
+        Raises HookError for a name that is not there, or a signature that ``add`` refuses.
+        """
+        point, _, label = name.partition(".")
+        if not label or not self.has(name):
+            raise HookError(f"there is no handler {name!r} to replace")
+        new = _Handler(fn, label, _takes_done(fn, name))
+        self._set(point, tuple(new if handler.label == label else handler for handler in self._points[point].handlers))
+
     def remove(self, name: str) -> None:
         """Remove ``preRoute.audit``, or with ``*.audit`` that label everywhere; a trigger that runs skips it.
 

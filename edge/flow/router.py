@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Answer = HookError | bool | None  # of a hook point: an error, False (halted), None (go on)
 _Lane = str | tuple[str, str]  # what a source sends, before ``onSend``; then (source, destination)
 _Stage = Callable[[Any, "_Turn"], None]
+_Step = Callable[[SendEvent, Any, Answer, "_Turn"], None]
 
 
 class Points(Protocol):
@@ -59,8 +60,8 @@ class Router:
 
     @property
     def active(self) -> bool:
-        """True while any hook point has a handler or a chain."""
-        return self.hooks.any or (self.points is not None and self.points.any)
+        """True while any hook point has a handler or a chain, or a message is on its way that had one before it."""
+        return self.hooks.any or bool(self._lanes) or (self.points is not None and self.points.any)
 
     @property
     def waiting(self) -> int:
@@ -70,8 +71,8 @@ class Router:
     def send(self, events: Sequence[SendEvent]) -> None:
         """Send what one node passes on at once: ``onSend`` sees all of it, then each event goes its way.
 
-        The first event of a message that is delivered carries the message itself, later ones a copy
-        (``clone_message``); a hook may set it otherwise.
+        The first event of a message carries the message itself, later ones a copy (``clone_message``), made before any
+        of them goes on; a hook may set it otherwise at ``onSend``, and for one that is no copy at ``preRoute``.
         """
         if events:
             self._in_lane(events[0].source.id, self._on_send, list(events))
@@ -85,34 +86,63 @@ class Router:
 
     def _on_send(self, events: list[SendEvent], turn: _Turn) -> None:
         if self._silent("onSend"):
-            self._sent(events, events, None, turn)
-        else:
-            sent = list(events)
-            self._trigger("onSend", events, lambda answer: self._sent(events, sent, answer, turn))
+            going = [event for event in events if not event.clone_message or self._cloned(event)]
+            return self._dispatch(going, turn)
+        sent = [(event, event.execution) for event in events]
 
-    def _sent(self, events: list[SendEvent], sent: list[SendEvent], answer: Answer, turn: _Turn) -> None:
-        if answer is not None:
-            for event in sent:
-                self._stop(event, answer, "onSend", event.source)
-        else:
-            if events is not sent:
-                kept = {id(event.execution) for event in events}
-                for event in sent:
-                    if event.execution is not None and id(event.execution) not in kept:
-                        self._stop(event, False, "onSend", event.source)
-            for event in events:
+        def passed(answer: Answer) -> None:
+            going = self._going(events) if answer is None else []
+            kept = {id(event.execution) for event in going}
+            for event, execution in sent:
+                if execution is not None and id(execution) not in kept:
+                    event.execution = execution
+                    self._stop(event, False if answer is None else answer, "onSend", event.source)
+            self._dispatch(going, turn)
+
+        self._trigger("onSend", events, passed)
+
+    def _going(self, events: list[SendEvent]) -> list[SendEvent]:
+        """What hooks left of a list, each event with its own message and execution. What is no event is reported."""
+        going: list[SendEvent] = []
+        known: set[int] = set()
+        for event in events:
+            if not isinstance(event, SendEvent):
+                self.errors += 1
+                log.error("a hook on onSend left among the events what is none: %.200r", event)
+                continue
+            if event.execution is not None and id(event.execution) in known:  # a hook sends it once more
+                destination = Place(event.destination.id, event.destination.node)
+                event = SendEvent(event.msg, event.source, destination, True)
+            known.add(id(event.execution))
+            going.append(event)
+        return [event for event in going if not event.clone_message or self._cloned(event)]
+
+    def _cloned(self, event: SendEvent) -> bool:
+        try:
+            event.msg, event.clone_message = event.msg.clone(), False
+        except Exception as exc:  # a hook put something into it that cannot be copied
+            self._spoilt(event, "onSend", event.source, exc)
+            return False
+        return True
+
+    def _spoilt(self, event: SendEvent, point: str, where: Place, exc: Exception) -> None:
+        """Stop an event of which hooks left what cannot be sent: it ends alone, and its lane goes on."""
+        self._stop(event, HookError(f"after the hooks of {point}: {type(exc).__name__}: {exc}"), point, where)
+
+    def _dispatch(self, events: list[SendEvent], turn: _Turn) -> None:
+        for event in events:
+            try:
                 if event.execution is None:
                     event.execution = self._begin(event)
                 self._in_lane((event.source.id, event.destination.id), self._pre_route, event)
+            except Exception as exc:
+                self._spoilt(event, "onSend", event.source, exc)
         turn.leave()
 
     def _pre_route(self, event: SendEvent, turn: _Turn) -> None:
-        if self._silent("preRoute"):
-            self._routed(event, None, turn)
-        else:
-            self._trigger("preRoute", event, lambda answer: self._routed(event, answer, turn))
+        self._meet("preRoute", event, event, event.source, self._routed, turn)
 
-    def _routed(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
+    def _routed(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
             self._stop(event, answer, "preRoute", event.source)
             return turn.leave()
@@ -120,24 +150,18 @@ class Router:
         if event.destination.node is None:
             self._unknown(event)
             return turn.leave()
-        if event.clone_message:
-            event.msg = event.msg.clone()
-        if self._silent("preDeliver"):
-            self._ready(event, None, turn)
-        else:
-            self._trigger("preDeliver", event, lambda answer: self._ready(event, answer, turn))
+        if event.clone_message and not self._cloned(event):
+            return turn.leave()
+        self._meet("preDeliver", event, event, event.source, self._ready, turn)
 
-    def _ready(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
+    def _ready(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
             self._stop(event, answer, "preDeliver", event.source)
             return turn.leave()
         if not self._silent("postDeliver"):
             self._observe("postDeliver", event, event.source, event.msg)
         received = ReceiveEvent(event.msg, event.destination)
-        if self._silent("onReceive"):
-            self._received(event, received, None, turn)
-        else:
-            self._trigger("onReceive", received, lambda answer: self._received(event, received, answer, turn))
+        self._meet("onReceive", event, received, event.destination, self._received, turn)
 
     def _received(self, event: SendEvent, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
         node = received.destination.node
@@ -157,6 +181,25 @@ class Router:
     def _broken(self, node: Node, received: ReceiveEvent, event: SendEvent, exc: Exception) -> None:
         log.error("node %s failed on message %s", node.id, received.msg.msgid, exc_info=exc)
         self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+
+    def _meet(self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn) -> None:
+        """Let an event pass a hook point, then go on with ``step``."""
+        if self._silent(point):
+            self._go(point, event, payload, where, step, turn, None)
+        else:
+            self._trigger(point, payload, lambda answer: self._go(point, event, payload, where, step, turn, answer))
+
+    def _go(
+        self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn, answer: Answer
+    ) -> None:
+        """Take a step, in which a fault ends this event alone."""
+        try:
+            step(event, payload, answer, turn)
+        except Exception as exc:
+            try:
+                self._spoilt(event, point, where, exc)
+            finally:
+                turn.leave()
 
     # -- one hook point ------------------------------------------------------------------------------------------------
 
@@ -183,7 +226,6 @@ class Router:
 
     def _stop(self, event: SendEvent, answer: HookError | bool, point: str, where: Place) -> None:
         if isinstance(answer, HookError):
-            self._tell(answer, where, event.msg)
             step = f"hook {answer.hook}.{answer.label}" if answer.label else f"hook {answer.hook or point}"
             ending = Ending(FAILED, "hook_error", str(answer), step)
         else:
@@ -191,6 +233,8 @@ class Router:
             ending = Ending(FILTERED, "hook_halt", "", f"hook {point}")
         if event.execution is not None:
             event.execution.stop(ending)
+        if isinstance(answer, HookError):
+            self._tell(answer, where, event.msg)
 
     def _unknown(self, event: SendEvent) -> None:
         self.unmatched += 1
@@ -205,8 +249,8 @@ class Router:
         node = where.node or self.find(where.id)
         if node is not None:
             node.failed(error, message)
-        else:
-            log.error("message %s from %s: %s", message.msgid, where.id, error)
+        elif self.errors & (self.errors - 1) == 0:  # the first, then ever more rarely
+            log.error("message %s from %s: %s (%d such errors)", message.msgid, where.id, error, self.errors)
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
@@ -255,7 +299,7 @@ class _Turn(msgspec.Struct, eq=False):
     left: bool = False
 
     def leave(self) -> None:
-        """End it; what waits behind goes on."""
-        self.left = True
-        if not self.doing:
+        """End it; what waits behind goes on. A second call does nothing."""
+        again, self.left = self.left, True
+        if not (self.doing or again):
             self.router.go_on(self.lane)

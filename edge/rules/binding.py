@@ -39,7 +39,7 @@ from edge.messages import (
     Retry,
 )  # fmt: skip
 from edge.rules.execution import Execution, RetryPolicy, Settlement
-from edge.rules.turns import Account, Turns
+from edge.rules.turns import Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -64,8 +64,9 @@ class Binding:
 
     Arguments: ``rule`` says whose results these are; ``target`` delivers, and ``target_id`` is its node;
     ``timeout_s`` bounds an execution from its first try on, waits between tries included. ``decision`` is the rule's
-    chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule. ``tally``
-    sums up what ends well, in a rule that wants no single results (F5).
+    chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule; ``wake``
+    is told when something came that no arrival for this rule brought, so that ``sweep`` is called. ``tally`` sums up
+    what ends well, in a rule that wants no single results (F5).
     """
 
     def __init__(
@@ -85,13 +86,14 @@ class Binding:
         find: Callable[[str], Target | None] = lambda id: None,
         turns: Turns | None = None,
         tally: Tally | None = None,
+        wake: Callable[[Binding], None] = lambda binding: None,
     ) -> None:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
-        self._decision, self._target_id, self._find = decision, target_id, find
+        self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
-        self._account = Account()
         self._target, self._status, self._spool, self._tally = target, status, spool, tally
+        self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
         self._running_max = self._flow.running_max
@@ -120,18 +122,31 @@ class Binding:
         self.retired = True
 
     def follow(self, old: Binding) -> None:
-        """Wait with new messages until ``old``, the version before, has started all that it took."""
-        self._after = old
+        """Wait with new messages until ``old``, the version before, and those before it have started all they took."""
+        after: Binding | None = old
+        while after is not None and not (after._begun or after._waiting):
+            after = after._after
+        self._after = after
+
+    def abandon(self) -> None:
+        """End without a result what has not ended: it comes again from its source or the journal."""
+        for execution in (*self._running, *self._waiting):
+            execution.ended = True
+        self._running.clear()
+        self._waiting.clear()
+        self.close()
 
     def close(self) -> None:
-        """Free the target, when the last execution of a retired rule has ended."""
-        self._target.close()
+        """Free the targets, when the last execution of a retired rule has ended."""
+        for target in (self._target, *self._others):
+            target.close()
+        self._turns.forget(self)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
     def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
         """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
-        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message)
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
         execution.entered = True
         if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
@@ -139,13 +154,18 @@ class Binding:
                 self._journal(execution.since)
         self._run_or_queue(execution)
 
-    def begin(self, arrival: Arrival, settlement: Settlement | None) -> Execution:
-        """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows."""
-        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message)
+    def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
+        """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows.
+
+        ``item``: it comes from the journal.
+        """
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
         self._begun += 1
         if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
-        if self._begun > self._flow.queue_max:  # so many pass hooks that have not answered yet
+        if item is not None:
+            execution.attempts, execution.input_id = item.attempts, item.id
+        elif self._begun > self._flow.queue_max:  # so many pass hooks that have not answered yet
             bound = f"{self._flow.queue_max} messages pass hooks before this rule"
             self.stop(execution, Ending(DROPPED, "queue_full", bound, "queue"))
         elif arrival.journal_now:
@@ -156,23 +176,34 @@ class Binding:
         """Take a message from the router (``edge.flow.events.Node``)."""
         if not isinstance(execution, Execution):  # an event that a hook made up
             execution = self.begin(Arrival(message), None)
+            self._wake(self)
         elif execution.entered or execution.ended:  # sent to a rule by a rule, or stopped meanwhile
             return self._pass_on(message, execution)
-        if execution.binding is not self:  # a hook changed the destination
-            execution.binding._begun -= 1
-            self._begun += 1
-            execution.binding = self
+        if execution.binding is not self:
+            self._take_over(execution)
         execution.message = message
         self._enter(execution)
 
+    def _take_over(self, execution: Execution) -> None:
+        """A hook changed the destination, or the rule was changed meanwhile."""
+        execution.binding._begun -= 1
+        self._begun += 1
+        execution.binding = self
+        if execution.arrival.reliable or execution.arrival.journal_now:
+            self._reliable.append(execution)
+        self._wake(self)
+
     def _pass_on(self, message: FlowMessage, execution: Execution) -> None:
-        """Take a message that another rule forwards: an execution of its own, the other one is delivered with it."""
+        """Take a message that another rule forwards: an execution of its own. The other one is delivered when this one
+        is on disk, as an input or with its result (P5.3).
+        """
         if execution.ended:
             return
-        passed = message.clone()
+        passed, other = message.clone(), execution.binding
         passed.hops += 1
-        self.receive(passed, None)
-        execution.binding.delivered(execution, DELIVERED)
+        settlement = Settlement(lambda: other.delivered(execution, DELIVERED), 1)
+        self._enter(self.begin(Arrival(passed, True, source=other.id), settlement))
+        self._wake(self)
 
     def failed(self, error: BaseException, message: FlowMessage) -> None:
         """Take an error of a hook point (``edge.flow.events.Node``)."""
@@ -184,15 +215,19 @@ class Binding:
     def resume(self, item: Input) -> None:
         """Run a journalled input again, after a restart. These come first and know no bound: they were accepted.
 
-        The target gets the time of one execution to become ready.
+        It passes the hooks again, as the journal keeps what came; what a rule forwarded has passed them. The target
+        gets the time of one execution to become ready.
         """
         self._patient_until = self._clock.monotonic() + self.timeout_s
-        arrival = Arrival(FlowMessage(item.payload, item.topic, item.msg_id))
-        execution = self.begin(arrival, None)
-        execution.attempts, execution.input_id = item.attempts, item.id
-        self._begun -= 1
-        execution.entered = True
-        self._waiting.append(execution)
+        arrival = Arrival.restored(FlowMessage(item.payload, item.topic, item.msg_id), item.rest)
+        execution = self.begin(arrival, None, item)
+        if self._router.active and not arrival.source.startswith("rule/"):
+            event = SendEvent(arrival.message, Place(arrival.source), Place(self.id), execution=execution)
+            self._router.send([event])
+        else:
+            self._begun -= 1
+            execution.entered = True
+            self._waiting.append(execution)
 
     def _enter(self, execution: Execution) -> None:
         self._begun -= 1
@@ -200,9 +235,9 @@ class Binding:
         self._run_or_queue(execution)
 
     def _run_or_queue(self, execution: Execution) -> None:
-        if not self._waiting and self._has_room() and (self._decision is None or self._account.at_once):
+        if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
             self._run(execution)
-        elif len(self._waiting) < self._flow.queue_max:
+        elif len(self._waiting) < self._flow.queue_max or execution.attempts > 1:  # resumed: it was accepted
             self._waiting.append(execution)
             self._pump()
         else:
@@ -229,9 +264,9 @@ class Binding:
     def _may_begin(self) -> bool:
         """False while the version before has messages to start, or the target of resumed inputs is not ready yet."""
         if self._after is not None:
-            if self._after._begun or self._after._waiting:
+            self.follow(self._after)
+            if self._after is not None:
                 return False
-            self._after = None
         if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
             return False
         self._patient_until = 0.0
@@ -240,7 +275,7 @@ class Binding:
     def _pump(self) -> None:
         if self._decision is not None:
             if self._waiting:
-                self._turns.later(self, self._account)
+                self._turns.later(self)
             return
         if self._pumping:  # a target that answers at once would nest a call for each that waits
             return
@@ -267,8 +302,14 @@ class Binding:
             decided = Ending(FAILED, "loop", text, "rule")
         elif self._decision is not None:
             began = perf_counter()
-            decided = self._decision.decide(execution)
-            self._account.spent(began)
+            try:
+                decided = self._decision.decide(execution)
+            except Exception as exc:  # a fault of ours ends this execution, and no other
+                log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
+                decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
+            self._turns.used(self, began)
+        else:
+            self._turns.at_once += 1
         if isinstance(decided, Ending):
             return self._end(execution, decided)
         execution.deadline = self._clock.monotonic() + self.timeout_s
@@ -278,6 +319,8 @@ class Binding:
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id
         if self._router.active:
+            if execution.message is execution.arrival.message:  # other rules and the journal have it, too
+                execution.message = execution.message.clone()
             destination = Place(target_id)
             self._router.send([SendEvent(execution.message, self._place, destination, execution=execution)])
         elif target_id.startswith("rule/") and (other := self._router.find(target_id)) is not None:
@@ -287,16 +330,34 @@ class Binding:
 
     def deliver_to(self, target_id: str, execution: Execution) -> None:
         """Deliver to the node ``target_id``: the rule's target, or another that chain or hook chose."""
+        if execution.ended:
+            return
+        if not execution.entered:  # a hook sent it past the rule
+            self._begun -= 1
+            execution.entered = True
+            execution.deadline = self._clock.monotonic() + self.timeout_s
+            self._running[execution] = None
         execution.target_id = target_id
-        execution.target = self._target if target_id == self._target_id else self._find(target_id)
+        execution.target = self._target
+        if target_id != self._target_id:
+            execution.target = self._find(target_id)
+            if execution.target is not None:
+                self._others.add(execution.target)
         if execution.target is None:
             text = f"there is no target {target_id!r} for this rule"
             return self._finish(execution, Ending(FAILED, "unknown_destination", text, "target"))
         self._deliver(execution)
 
     def _deliver(self, execution: Execution) -> None:
-        if not execution.ended and execution.target is not None:
+        if execution.ended or execution.target is None:
+            return
+        try:
             execution.target.deliver(execution.message, lambda delivery: self.delivered(execution, delivery))
+        except Exception as exc:  # it must not; a fault there ends this execution, and no other
+            log.exception("rule %s, message %s: %s failed", self.id, execution.message.msgid, execution.target_id)
+            if not execution.ended:
+                text = f"{type(exc).__name__}: {exc}"
+                self._finish(execution, Ending(FAILED, "target_fault", text, "target"))
 
     def stop(self, execution: Execution, ending: Ending) -> None:
         """End an execution that a hook halted, or whose event found no node."""
@@ -317,12 +378,17 @@ class Binding:
         execution.answer = delivery.answer
         if isinstance(delivery, Delivered):
             self._finish(execution, DELIVERED_ENDING)
-        elif isinstance(delivery, Retry) and execution.attempts < self._retry.attempts:
-            wait = max(delivery.after, self._retry.backoff_s * 2 ** (execution.attempts - 1))
-            execution.attempts += 1
-            asyncio.get_running_loop().call_later(wait, self._deliver, execution)
-        else:
+        elif not (isinstance(delivery, Retry) and self._again(execution, delivery)):
             self._finish(execution, Ending(FAILED, delivery.reason, delivery.detail, "target"))
+
+    def _again(self, execution: Execution, delivery: Retry) -> bool:
+        """Try once more later; False when the tries are used up, or the time would be over before."""
+        wait = max(delivery.after, self._retry.backoff_s * 2 ** (execution.attempts - 1))
+        if execution.attempts >= self._retry.attempts or self._clock.monotonic() + wait >= execution.deadline:
+            return False
+        execution.attempts += 1
+        asyncio.get_running_loop().call_later(wait, self._deliver, execution)
+        return True
 
     def _finish(self, execution: Execution, ending: Ending) -> None:
         del self._running[execution]
@@ -377,10 +443,13 @@ class Binding:
         reliable = self._reliable
         while reliable and (reliable[0].ended or reliable[0].since <= before):
             execution = reliable[0]
-            if not execution.ended:
+            if not (execution.ended or execution.input_id) and execution.binding is self:
                 message, settlement = execution.arrival.message, execution.settlement
-                namespace, rule = self.rule.namespace, self.rule.name
-                item = Input(new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts)
+                namespace, rule = execution.began.namespace, execution.began.name
+                item = Input(
+                    new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts,
+                    execution.arrival.rest(),
+                )  # fmt: skip
                 try:
                     self._spool.journal(item, settlement.one if settlement is not None else None)
                 except QueueFullError:

@@ -7,7 +7,7 @@ under all others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from common.resource import DEFAULT_NAMESPACE
 from common.rules import ENDPOINT_KIND, RULE_KIND, EndpointSpec, Metadata, Rule, RuleEndpoint, RuleSpec
 from edge.flow.hooks import POINTS
 from edge.rules.edits import Edit, apply
-from edge.rules.layers import Layer, Merged, load_layers, merge
+from edge.rules.layers import Layer, Merged, Origin, load_layers, merge
 
 HTTP_POINTS = ("pre_req", "main", "post_resp")
 SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
@@ -59,9 +59,15 @@ class Configuration:
         layers, findings = self._manifests()
         if self._directory:
             layers += load_layers(Path(self._directory))
-        merged = merge(layers)
+        return self.wanted(merge(layers), findings, edits)
+
+    def wanted(self, merged: Merged, unreadable: Sequence[Finding] = (), edits: Sequence[Edit] = ()) -> Wanted:
+        """Check a merged configuration, with ``edits`` over it, and return what it says. Raises ConfigError with all
+        findings.
+        """
         if edits:
             merged = Merged(apply(merged.value, list(edits)), merged.origins)
+        findings = list(unreadable)
         manifests, found = _manifests_of(merged)
         findings += found
         checked = check(manifests, ENDPOINT_TYPES, unreadable=findings, loops=self._loops)
@@ -99,9 +105,12 @@ def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
         if section not in SECTIONS or not isinstance(value, dict):
             text = f"{section!r} is unknown{nearest(section, SECTIONS)}" if section not in SECTIONS else "must be a map"
             findings.append(_finding(merged, (section,), text))
+    origins: dict[tuple[str, ...], dict[str, Origin]] = {}  # of each rule and endpoint, by the key in its manifest
+    for key, origin in merged.origins.items():
+        origins.setdefault(key[:2], {})[".".join(("spec", *key[2:]))] = origin
     for section, kind in (("endpoints", ENDPOINT_KIND), ("rules", RULE_KIND)):
         for name, spec in _items(merged, section):
-            made = _manifest(merged, section, kind, name, spec)
+            made = _manifest(merged, section, kind, name, spec, origins.get((section, name), {}))
             if isinstance(made, Manifest):
                 manifests.append(made)
             else:
@@ -109,7 +118,9 @@ def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
     return manifests, findings
 
 
-def _manifest(merged: Merged, section: str, kind: str, name: str, spec: Any) -> Manifest | list[Finding]:
+def _manifest(
+    merged: Merged, section: str, kind: str, name: str, spec: Any, origins: Mapping[str, Origin]
+) -> Manifest | list[Finding]:
     at = (section, name)
     if not isinstance(spec, dict):
         return [_finding(merged, at, f"{kind} {name} must be a map")]
@@ -132,11 +143,8 @@ def _manifest(merged: Merged, section: str, kind: str, name: str, spec: Any) -> 
         return [_finding(merged, at, f"{kind} {name}: {exc}")]
     origin = merged.origin(at)
     value: Rule | RuleEndpoint = Rule(meta, model) if kind == RULE_KIND else RuleEndpoint(meta, model)
-    lines, files = {}, {}
-    for key, found in merged.origins.items():
-        if key[:2] == at:
-            dotted = ".".join(("spec", *key[2:]))
-            lines[dotted], files[dotted] = found.line, found.file
+    lines = {key: found.line for key, found in origins.items()}
+    files = {key: found.file for key, found in origins.items()}
     return Manifest(value, origin.file, origin.line, lines, files)
 
 

@@ -46,7 +46,7 @@ class ChainDecision:
         self._dropped: dict[str, Ending] = {}  # by the statement that said so
         self._rule = {"name": rule.name, "namespace": rule.namespace}
         self._node, self._resolve, self._clock = dict(node), resolve, clock
-        self._limits, self._rests, self._rests_until = 0, 0, 0.0
+        self._limits, self._rest_s, self._rests_until = 0, REST_FIRST_S, 0.0
 
     def decide(self, execution: Execution) -> Ending | str | None:
         """See ``edge.rules.binding.Decision``."""
@@ -58,7 +58,7 @@ class ChainDecision:
         outcome = self._point.run(inputs)
         if not outcome.ok:
             return self._failed(outcome)
-        self._limits = self._rests = 0
+        self._limits, self._rest_s = 0, REST_FIRST_S
         if self._writes and "MSG" in (outputs := outcome.outputs):
             execution.message = changed(execution.message, seen, outputs["MSG"])
         return None if outcome.verb == "accept" else self._verdict(outcome)
@@ -97,11 +97,12 @@ class ChainDecision:
         if outcome.code.startswith("PC-LIMIT"):
             self._limits += 1
             if self._limits >= LIMITS_IN_A_ROW:
-                self._rests_until = self._clock.monotonic() + min(REST_FIRST_S * 2**self._rests, REST_MAX_S)
-                self._limits, self._rests = LIMITS_IN_A_ROW - 1, self._rests + 1  # the next one after the rest decides
+                self._rests_until = self._clock.monotonic() + self._rest_s
+                self._limits = LIMITS_IN_A_ROW - 1  # the next one after the rest decides
+                self._rest_s = min(2 * self._rest_s, REST_MAX_S)
                 log.error("rule %s/%s rests: %s", self._rule["namespace"], self._rule["name"], text)
             return Ending(FAILED, "chain_limit", text, step)
-        self._limits = self._rests = 0
+        self._limits, self._rest_s = 0, REST_FIRST_S
         if outcome.code:
             return Ending(FAILED, "chain_fault", text, step)
         return Ending(REJECTED, "chain_error", text, step)

@@ -59,18 +59,18 @@ def apply(value: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
 
 
 def _chains(value: dict[str, Any], hook: str) -> dict[str, Any]:
-    """The chains of a hook point or a rule; a rule's inline chain becomes ``main:main``."""
+    """The chains of a hook point or a rule; a rule's inline chain becomes ``main:main``, and accepts where it has none,
+    so that a line which only looks on changes nothing.
+    """
     if "/" not in hook:
         chains = value.setdefault("hook_points", {}).setdefault(hook, {})
     else:
         rule = value.get("rules", {}).get(hook)
         if rule is None:
             raise ConfigError(f"there is no rule {hook!r} on this node")
-        if rule.get("chain"):
-            rule["chains"] = {"main": {"blocks": {"main": {"block": rule.pop("chain")}}}}
-        chains = rule.get("chains")
-        if chains is None:
-            chains = rule["chains"] = {}
+        if rule.get("chains") is None:
+            rule["chains"] = {"main": {"blocks": {"main": {"block": rule.pop("chain", "") or "accept"}}}}
+        chains = rule["chains"]
     if not isinstance(chains, dict):
         raise ConfigError(f"the chains of {hook!r} are no map")
     return chains

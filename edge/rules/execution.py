@@ -12,6 +12,7 @@ from edge.messages import DELIVERED_ENDING, Answer, Arrival, Ending, FlowMessage
 if TYPE_CHECKING:
     from edge.endpoints.base import Target
     from edge.rules.binding import Binding
+    from edge.status import RuleRef
 
 
 class RetryPolicy(NamedTuple):
@@ -39,8 +40,8 @@ class Settlement:
 class Execution(msgspec.Struct, eq=False):
     """One message on its way through one rule. Times are monotonic seconds.
 
-    ``binding`` is the rule that runs it, and ``message`` what hooks and chain made of the arrival's. ``target_id`` is
-    set while an event carries it to its target.
+    ``binding`` is the rule that runs it, ``began`` the one that it came to, and ``message`` what hooks and chain made
+    of the arrival's. ``target_id`` is set while an event carries it to its target.
     """
 
     binding: Binding
@@ -48,6 +49,7 @@ class Execution(msgspec.Struct, eq=False):
     settlement: Settlement | None
     since: float
     message: FlowMessage
+    began: RuleRef
     attempts: int = 1
     deadline: float = 0.0
     input_id: str = ""  # of its row in the journal, once it is there

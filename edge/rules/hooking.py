@@ -26,6 +26,8 @@ def load_hooks(configured: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
     scratch = Hooks()
     wanted = {entry.name: entry.value for entry in entry_points(group=GROUP)} | dict(configured)
     for name, target in wanted.items():
+        if not name.partition(".")[2]:
+            raise ConfigError(f"hook {name}: it needs a label, as in {name}.audit, so that a reload can take it away")
         module, _, function = target.partition(":")
         try:
             handler = getattr(importlib.import_module(module), function)
@@ -41,9 +43,22 @@ def load_hooks(configured: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
     return found
 
 
+def check_free(hooks: Hooks, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Raises ConfigError for a name of the configuration under which a program has added a handler."""
+    for name in after:
+        if name not in before and hooks.has(name):
+            raise ConfigError(f"hook {name}: a program has added a handler of that name; choose another label")
+
+
 def swap_hooks(hooks: Hooks, before: Mapping[str, object], after: Mapping[str, Callable[..., Any]]) -> None:
-    """Take away the configured handlers of before, and add those of now. What runs goes on with what it began with."""
+    """Go from the configured handlers of before to those of now. What is as it was stays in its place, and a message
+    that is on its way meets one that is replaced as it was.
+    """
     for name in before:
-        hooks.remove(name)
+        if name not in after and hooks.has(name):
+            hooks.remove(name)
     for name, handler in after.items():
-        hooks.add(name, handler)
+        if not hooks.has(name):
+            hooks.add(name, handler)
+        elif before.get(name) is not handler:
+            hooks.replace(name, handler)

@@ -6,13 +6,15 @@ changes nothing and says why, with file and line.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common.clock import Clock
+from common.config import mask_urls
 from common.control import Operation
-from common.errors import ConfigError
+from common.errors import ConfigError, FieldpostError
 from common.rules import Rule
 from edge.endpoints.base import Kind
 from edge.endpoints.http_server import HttpListener, HttpPoints
@@ -20,8 +22,10 @@ from edge.messages import Arrival
 from edge.rules.binding import Decision
 from edge.rules.configuration import Configuration, Wanted
 from edge.rules.edits import Address, Edit
-from edge.rules.hooking import load_hooks, swap_hooks
+from edge.rules.hooking import check_free, load_hooks, swap_hooks
+from edge.rules.layers import Merged, Origin
 from edge.rules.ruleset import Resolve, RuleSet
+from edge.rules.store import LastGood
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.status import RuleRef, Status
@@ -48,12 +52,16 @@ class RuleHost:
         *,
         flow: FlowSettings,
         clock: Clock,
+        last_good: LastGood | None = None,
     ) -> None:
+        self._last_good, self.trouble = last_good, ""
         self.listeners: Sequence[HttpListener] = ()
         self._node, self._clock, self._kinds = {"id": node, "labels": dict(labels)}, clock, kinds
         self._configuration = configuration
         self.rules = RuleSet(node, status, spool, kinds, decide=self._decide, flow=flow, clock=clock)
         self._wanted: Wanted | None = None
+        self._files = Merged({}, {})  # what the files said when they were read last
+        self._changing = asyncio.Lock()  # one change at a time, until its listeners and connections are there
         self._hooks: dict[str, Callable[..., Any]] = {}
         self._engine: Any = None
         self.reloads = self.refused = 0
@@ -65,30 +73,64 @@ class RuleHost:
 
     def load(self) -> None:
         """Read the configuration and run it. Raises ConfigError or StorageError: what ran before goes on."""
-        self._apply(self._configuration.read())
+        wanted = self._configuration.read()
+        self._apply(wanted)
         self._configuration.keep([])
+        self._files, self.trouble = wanted.merged, ""
+        if self._last_good is not None:
+            self._last_good.save(wanted.merged.value)
+
+    def begin(self) -> None:
+        """As ``load``, at a start: when the files are broken, run the last good version, and say so in ``trouble``.
+
+        Raises as ``load`` when there is none.
+        """
+        try:
+            return self.load()
+        except ConfigError as exc:
+            kept = self._last_good.load() if self._last_good is not None else None
+            if kept is None:
+                raise
+            self._files = Merged(kept, {(): Origin("last good version")})
+            self._apply(self._configuration.wanted(self._files))
+            self.trouble = str(exc)
+            log.critical("the rules are broken; the last good version of them runs: %s", exc)
 
     async def reload(self) -> None:
-        """Read the files again, drop the overlay, and connect what is new. Raises as ``load``; nothing changes then."""
-        try:
-            self.load()
-        except Exception:
-            self.refused += 1
-            raise
-        self.reloads += 1
-        log.info("reloaded: %d rules", len(self.rules))
-        await self._connect()
+        """Read the files again, drop the overlay, and connect what is new.
+
+        Raises as ``load``: nothing changes then; and as ``connect``: the new rules run, without what is named.
+        """
+        async with self._changing:
+            try:
+                self.load()
+            except Exception:
+                self.refused += 1
+                raise
+            self.reloads += 1
+            log.info("reloaded: %d rules", len(self.rules))
+            await self._connect()
 
     async def edit(self, edit: Edit) -> None:
-        """Put one more edit over the files, until the next reload. Raises as ``load``; nothing changes then."""
-        edits = [*self._configuration.edits, edit]
-        self._apply(self._configuration.read(edits))
-        self._configuration.keep(edits)
-        log.warning("rules are edited for diagnosis: %s %s", edit.operation, ":".join(map(str, edit.address)))
-        await self._connect()
+        """Put one more edit over what the files said, until the next reload. Raises as ``reload``."""
+        async with self._changing:
+            edits = [*self._configuration.edits, edit]
+            self._apply(self._configuration.wanted(self._files, edits=edits))
+            self._configuration.keep(edits)
+            log.warning("rules are edited for diagnosis: %s %s", edit.operation, ":".join(map(str, edit.address)))
+            await self._connect()
+
+    async def connect(self) -> None:
+        """Begin to listen and to connect where rules need it. One that fails keeps no other from starting.
+
+        Raises ConfigError with all that failed.
+        """
+        async with self._changing:
+            await self._connect()
 
     def _apply(self, wanted: Wanted) -> None:
         hooks, points = load_hooks(wanted.hooks), None
+        check_free(self.rules.hooks, self._hooks, hooks)
         servers = HttpPoints()
         if wanted.points:
             from edge.rules.httpchains import HttpChains
@@ -103,8 +145,15 @@ class RuleHost:
             listener.points = servers
 
     async def _connect(self) -> None:
+        failed: list[str] = []
         for kind in self._kinds.values():
-            await kind.start()
+            try:
+                await kind.start()
+            except FieldpostError as exc:
+                failed.append(str(exc))
+        if failed:
+            self.trouble = "\n".join(failed)
+            raise ConfigError(self.trouble)
 
     # -- chains --------------------------------------------------------------------------------------------------------
 
@@ -133,11 +182,14 @@ class RuleHost:
         return {"config.show": self._show, "rule.edit": self._edit, "reload": self._reload}
 
     async def _show(self, args: dict[str, Any]) -> list[dict[str, Any]]:
-        assert self._wanted is not None
-        edited = [{"key": f"edit {number}", "value": _words(edit), "origin": "overlay"}
+        if self._wanted is None:
+            return []
+        edited = [{"key": f"edit {number}", "value": mask_urls(_words(edit)), "origin": "overlay"}
                   for number, edit in enumerate(self._configuration.edits, 1)]  # fmt: skip
+        if self.trouble:
+            edited.insert(0, {"key": "not running", "value": self.trouble, "origin": "files"})
         return edited + [
-            {"key": ".".join(key), "value": value, "origin": str(origin)}
+            {"key": ".".join(key), "value": mask_urls(value), "origin": str(origin)}
             for key, value, origin in self._wanted.merged.leaves()
         ]
 

@@ -1,9 +1,11 @@
 """Chains on the hook points of HTTP servers: ``pre_req``, ``main``, ``post_resp`` (flow F3).
 
-``$REQ`` is the request (``path``, ``method``, ``query``, ``headers``, ``payload``), ``$RESP`` the answer (``status``,
-``headers``, ``payload``). ``accept`` goes on; ``reject`` answers 403; ``drop`` closes the connection; in ``main``
-``forward`` and ``server`` name the rule that takes the request. Where ``main`` decides nothing, the rule of the path
-takes it, and without one it is rejected.
+``$REQ`` is the request (``path``, ``method``, ``query``, ``headers``, ``payload``, ``host``, ``source``: the caller's
+address), ``$RESP`` the answer (``status``, ``headers``, ``payload``). ``accept`` goes on; ``reject`` answers 403;
+``drop`` closes the connection; in ``main`` ``forward`` and ``server`` name the rule that takes the request. Where
+``main`` decides nothing, the rule of the path takes it, and without one it is rejected. ``post_resp`` sees every answer
+to a request that could be read. A map in ``$resp`` (``status``, ``headers``, ``body``) with ``accept`` or ``reject`` is
+the answer: the request goes no further.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from common.chain.nodes import LibSource
 from common.chain.run import Access, Outcome
 from common.clock import Clock
 from common.errors import ConfigError
-from edge.endpoints.http_server import Asked, HttpPoints, Request, message_of
-from edge.endpoints.replies import STATUS_OF, Reply, problem
+from edge.endpoints.http_server import Asked, HttpPoints, Request, Route, message_of
+from edge.endpoints.replies import STATUS_OF, Reply, is_header, problem
 from edge.flow.chains import texts, value_of
 from edge.messages import body_of
 from edge.rules.binding import Binding
 
 POINTS = ("pre_req", "main", "post_resp")
 _VERBS = ("accept", "reject", "drop", "forward", "server")
+Headers = tuple[tuple[str, str], ...]
 
 
 class HttpChains(HttpPoints):
@@ -68,66 +71,62 @@ class HttpChains(HttpPoints):
             return request
         seen = _seen(request)
         outcome = point.run({"REQ": seen})
+        if outcome.ok and outcome.verb != "drop" and (answer := _answer(outcome)) is not None:
+            return answer
         if not outcome.ok or outcome.verb != "accept":
             return _refusal(outcome)
         return _changed(request, seen, outcome)
 
-    def choose(self, asked: Asked | Reply, request: Request) -> Asked | Reply | None:
+    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
         """See HttpPoints."""
         point = self._points.get("main")
         if point is None:
-            return asked
+            return route(request)
         seen = _seen(request)
         outcome = point.run({"REQ": seen})
         if not outcome.ok:
             return _refusal(outcome)
         request = _changed(request, seen, outcome)
         if outcome.verb in ("forward", "server"):
-            return self._forwarded(asked, request, outcome)
-        if outcome.verb == "accept" or (not outcome.decided and isinstance(asked, Asked)):
-            return self._with_request(asked, request) if "REQ" in outcome.outputs else asked
-        return _refusal(outcome)
+            return self._forwarded(request, route, outcome)
+        if outcome.verb == "drop":
+            return None
+        if outcome.decided and (answer := _answer(outcome)) is not None:
+            return answer
+        if outcome.verb == "accept":
+            return route(request)
+        asked = _refusal(outcome) if outcome.decided else route(request)
+        return asked if isinstance(asked, Asked) else _refusal(outcome)
 
     def after(self, request: Request, reply: Reply) -> Reply:
         """See HttpPoints."""
         point = self._points.get("post_resp")
         if point is None:
             return reply
-        shown: dict[str, Any] = {
-            "status": reply.status,
-            "headers": dict(reply.headers),
-            "payload": value_of(reply.body),
-        }
+        headers = _joined(reply.headers)
+        shown: dict[str, Any] = {"status": reply.status, "headers": headers, "payload": value_of(reply.body)}
         outcome = point.run({"REQ": _seen(request), "RESP": shown})
         if not outcome.ok or outcome.verb != "accept":
             return _refusal(outcome) or problem(403, "chain_reject")
         made = outcome.outputs.get("RESP")
         if not isinstance(made, dict):
             return reply
-        status = made.get("status")
-        body = reply.body if made.get("payload") == shown["payload"] else body_of(made.get("payload"))
         return Reply(
-            status if isinstance(status, int) and 200 <= status <= 599 else reply.status,
-            tuple(texts(made.get("headers"), shown["headers"]).items()),
-            body,
+            _status(made.get("status"), reply.status),
+            _parted(texts(made.get("headers"), headers), headers, reply.headers),
+            _body(made.get("payload"), shown["payload"], reply.body),
         )
 
-    def _forwarded(self, asked: Asked | Reply, request: Request, outcome: Outcome) -> Asked | Reply:
+    def _forwarded(self, request: Request, route: Route, outcome: Outcome) -> Asked | Reply:
         binding = self._find(outcome.target)
         if binding is None:
-            return problem(500, "unknown_destination", f"{outcome.verb} {outcome.target}: there is no such rule")
-        message = asked.message if isinstance(asked, Asked) else message_of(request, request.path, {}, self._clock)
-        made = Asked(message, (binding,), "hook_point/main", binding.id, False, binding.timeout_s)
-        if isinstance(asked, Asked):
-            made = made._replace(source=asked.source, asynchronous=asked.asynchronous)
-        return self._with_request(made, request)
-
-    def _with_request(self, asked: Asked | Reply, request: Request) -> Asked | Reply:
-        if isinstance(asked, Asked):
-            message = asked.message
-            message.payload, message.headers = request.body, request.headers
-            message.method, message.query = request.method, request.query
-        return asked
+            text = f"{outcome.verb} {outcome.target}: there is no such rule"
+            return problem(STATUS_OF["unknown_destination"], "unknown_destination", text)
+        asked = route(request)
+        if not isinstance(asked, Asked):
+            message = message_of(request, request.path, {}, self._clock)
+            asked = Asked(message, (), "hook_point/main", "", request.wants_no_answer, 0.0)
+        return asked._replace(consumers=(binding,), scope=binding.id, timeout_s=binding.timeout_s)
 
 
 def _seen(request: Request) -> dict[str, Any]:
@@ -137,6 +136,8 @@ def _seen(request: Request) -> dict[str, Any]:
         "query": request.query,
         "headers": request.headers,
         "payload": value_of(request.body),
+        "host": request.headers.get("host", ""),
+        "source": request.remote,
     }
 
 
@@ -150,8 +151,50 @@ def _changed(request: Request, seen: Mapping[str, Any], outcome: Outcome) -> Req
         path if isinstance(path, str) and path.startswith("/") else request.path,
         query if isinstance(query, str) else request.query,
         texts(made.get("headers"), request.headers),
-        request.body if made.get("payload") == seen["payload"] else body_of(made.get("payload")),
+        _body(made.get("payload"), seen["payload"], request.body),
+        request.remote,
     )
+
+
+def _body(made: Any, seen: Any, before: bytes) -> bytes:
+    """A body as a chain left it; the bytes that came, when it left it alone."""
+    if made == seen:
+        return before
+    return b"" if made is None else body_of(made)
+
+
+def _status(made: Any, before: int) -> int:
+    return made if isinstance(made, int) and 200 <= made <= 599 else before
+
+
+def _answer(outcome: Outcome) -> Reply | None:
+    """The answer that a chain put into ``$resp``."""
+    made = outcome.resp
+    if not isinstance(made, dict) or not made:
+        return None
+    body, headers = made.get("body"), texts(made.get("headers"), {})
+    if "content-type" not in headers and body is not None:
+        headers["content-type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
+    status = _status(made.get("status"), 403 if outcome.verb == "reject" else 200)
+    return Reply(status, _parted(headers, {}, ()), _body(body, None, b""))
+
+
+def _joined(headers: Headers) -> dict[str, str]:
+    """Headers as a chain sees them: the values of one name with commas between."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def _parted(made: Mapping[str, str], seen: Mapping[str, str], before: Headers) -> Headers:
+    """Headers as they are written: those that the chain left alone as they came, also several of one name.
+
+    What can be no header (a line break, a name with a blank) is left out: it would end the answer early.
+    """
+    kept = [(name, value) for name, value in before if made.get(name) == seen[name]]
+    new = [(name, value) for name, value in made.items() if seen.get(name) != value]
+    return (*kept, *(one for one in new if is_header(*one)))
 
 
 def _refusal(outcome: Outcome) -> Reply | None:
@@ -160,7 +203,8 @@ def _refusal(outcome: Outcome) -> Reply | None:
         kind = (
             "chain_limit" if outcome.code.startswith("PC-LIMIT") else "chain_fault" if outcome.code else "chain_error"
         )
-        return problem(STATUS_OF[kind], kind, str(outcome.error))
+        text = str(outcome.error).partition("\n")[0]  # the lines of the chain's text behind it are not for callers
+        return problem(STATUS_OF[kind], kind, text)
     if outcome.verb == "drop":
         return None
     reason = "chain_reject" if outcome.decided else "chain_no_verb"

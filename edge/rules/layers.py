@@ -125,7 +125,8 @@ def _merge_map(into: dict[str, Any], new: Mapping[str, Any], at: Key, layer: Lay
             _forget(origins, key)
         elif isinstance(value, dict):
             if not isinstance(into.get(name), dict):
-                _forget(origins, key)
+                if name in into:
+                    _forget(origins, key)
                 into[name] = {}
                 origins[key] = _origin(layer, key)
             _merge_map(into[name], value, key, layer, origins)
@@ -133,7 +134,8 @@ def _merge_map(into: dict[str, Any], new: Mapping[str, Any], at: Key, layer: Lay
             into[name] = into[name] + [part for part in value if part not in into[name]]
             origins[key] = _origin(layer, key)
         else:
-            _forget(origins, key)
+            if name in into:
+                _forget(origins, key)
             into[name] = value
             origins[key] = _origin(layer, key)
 

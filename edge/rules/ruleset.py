@@ -86,20 +86,24 @@ class RuleSet:
         """
         endpoints = {m.key: m for m in manifests if isinstance(m, RuleEndpoint)}
         wanted = [m for m in manifests if isinstance(m, Rule) and m.spec.enabled and self._for_this_node(m)]
-        names = {rule.key for rule in wanted}
+        changed = {key[0] for key in endpoints.keys() | self._endpoints.keys()
+                   if endpoints.get(key) != self._endpoints.get(key)}  # fmt: skip
         bindings: dict[tuple[str, str], Binding] = {}
         wirings: dict[str, list[Wiring]] = {name: [] for name in self._kinds}
-        for rule in wanted:
-            source = endpoints[rule.metadata.namespace, rule.spec.source]
-            binding = bindings[rule.key] = self._kept(rule, endpoints) or self._bind(rule, endpoints, names)
-            wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
         bound: list[str] = []
         try:
+            for rule in wanted:
+                source = endpoints[rule.metadata.namespace, rule.spec.source]
+                binding = bindings[rule.key] = self._kept(rule, changed) or self._bind(rule, endpoints)
+                wirings[source.spec.rule_endpoint_type].append(Wiring(source, rule.spec.source_resource, binding))
             for name, of_kind in wirings.items():
                 bound.append(name)
                 self._kinds[name].bind(of_kind)
         except Exception:
             self._bind_again(bound)
+            for key, binding in bindings.items():
+                if binding is not self._bindings.get(key):
+                    binding.close()
             raise
         self._swap(bindings, {rule.key: rule for rule in wanted}, endpoints)
         self.version = hashlib.sha256(msgspec.json.encode(list(manifests), order="sorted")).hexdigest()[:16]
@@ -137,23 +141,16 @@ class RuleSet:
     def _for_this_node(self, rule: Rule) -> bool:
         return node_matches(rule.spec.source_resource.get("node_name", ""), self._node)
 
-    def _kept(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding | None:
-        if self._rules.get(rule.key) != rule:
-            return None
-        namespace = rule.metadata.namespace
-        same = all(
-            self._endpoints.get((namespace, name)) == endpoints.get((namespace, name))
-            for name in {e for ns, e in (*endpoints, *self._endpoints) if ns == namespace}
-        )
+    def _kept(self, rule: Rule, changed: Collection[str]) -> Binding | None:
+        """The binding of a rule that says what it said, where no endpoint of its namespace has ``changed``."""
+        same = self._rules.get(rule.key) == rule and rule.metadata.namespace not in changed
         return self._bindings[rule.key] if same else None
 
-    def _bind(
-        self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint], rules: Collection[tuple[str, str]]
-    ) -> Binding:
+    def _bind(self, rule: Rule, endpoints: Mapping[tuple[str, str], RuleEndpoint]) -> Binding:
         meta, spec = rule.metadata, rule.spec
         ref = RuleRef(meta.namespace, meta.name, rule_version(rule), meta.uid)
         rendering = Rendering(self._node, meta.namespace, meta.name, spec.timeout_s)
-        targets = _Targets(self._kinds, endpoints, rule, rendering, rules)
+        targets = _Targets(self._kinds, endpoints, rule, rendering, self._find)
         target_id = endpoint_id(meta.namespace, spec.target)
         return Binding(
             ref,
@@ -170,6 +167,7 @@ class RuleSet:
             find=targets.find,
             turns=self._turns,
             tally=self._summaries.of(ref, self._flow.journal_after_s) if spec.results == RESULTS_SUMMARY else None,
+            wake=self._wake,
         )
 
     # -- messages ------------------------------------------------------------------------------------------------------
@@ -187,7 +185,7 @@ class RuleSet:
 
     def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement | None) -> None:
         source, message = Place(arrival.source), arrival.message
-        if arrival.reliable:  # hooks may change the message; the journal keeps what came
+        if arrival.reliable or arrival.journal_now:  # hooks may change the message; the journal keeps what came
             message = message.clone()
         events: list[SendEvent] = []
         for binding in consumers:
@@ -201,7 +199,7 @@ class RuleSet:
         binding = self._bindings.get(rule_key(event.destination.id))
         if binding is None:
             return None
-        self._busy.add(binding)
+        self._wake(binding)
         return binding.begin(Arrival(event.msg, source=event.source.id), None)
 
     def _find(self, node_id: str) -> Node | None:
@@ -234,6 +232,10 @@ class RuleSet:
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
+    def _wake(self, binding: Binding) -> None:
+        self._busy.add(binding)
+        self._sweep_later()
+
     def _sweep_later(self) -> None:
         if self._sweeper is None:
             loop = asyncio.get_running_loop()
@@ -264,6 +266,8 @@ class RuleSet:
                     await self._idle.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        for binding in self._busy:
+            binding.abandon()
         self._summaries.flush()
 
     def statistics(self) -> dict[str, int]:
@@ -301,10 +305,10 @@ class _Targets:
         endpoints: Mapping[tuple[str, str], RuleEndpoint],
         rule: Rule,
         rendering: Rendering,
-        rules: Collection[tuple[str, str]],
+        nodes: Callable[[str], Node | None],
     ) -> None:
         self._kinds, self._endpoints, self._rule, self._rendering = kinds, endpoints, rule, rendering
-        self._rules = rules
+        self._nodes = nodes
         self._made: dict[str, Target] = {}
 
     def made(self, name: str) -> Target:
@@ -339,7 +343,8 @@ class _Targets:
             return None
         if endpoint is not None:
             return endpoint_id(namespace, target)
-        return f"rule/{namespace}/{target}" if (namespace, target) in self._rules else None
+        node_id = f"rule/{namespace}/{target}"  # also of a rule that came after this one
+        return node_id if self._nodes(node_id) is not None else None
 
 
 def rule_key(node_id: str) -> tuple[str, str]:

@@ -78,6 +78,7 @@ ASSIGNMENTS = (
     "<w><n> = <v>", "<w><n> = <v>", "<w><n> = <v>", "<w><n> = $(<s>)", "<n>.k = <v>", "$<n>[0] = <v>",
     "$<n>[$b] = <v>", "RESP.status = <v>", "RESP.headers.k = <v>", "RESP = <v>", "result = <v>", "error = <v>",
     "resp = <v>", "resp.k = <v>", "local <n>", "global <n>", "chain <n>",
+    "chain RESP = <v>", "global RESP = {k: <v>}", "local RESP = <v>", "global REQ = <v>", "RESP.tags = $<n>",
 )  # fmt: skip
 CONTROLS = (
     "return <l> <v>", "error <l> <v>", "return <l>", "error <l>", "exit <v>", "exit", "accept", "reject <v>", "drop",

@@ -67,7 +67,7 @@ class Oracle:
         self.default, self.fail, self.missing = default, fail, missing
         self.registry, self.controls, self.terminal = registry, oracle_controls.CONTROLS, oracle_controls.terminal
         self._seed, self._now_ms, self._limits = seed, now_ms, limits or Limits()
-        self.globals = {name: self._lib(lib, mounted=False) for name, lib in (libs or {}).items()}
+        self.globals = {name: self._lib(lib) for name, lib in (libs or {}).items()}
         self.mounted: list[Lib] = []
 
     def canonical(self, word: str) -> str:
@@ -76,10 +76,10 @@ class Oracle:
 
     def mount(self, source: n.LibSource) -> None:
         """Add a list of chains. The oracle expects what loads."""
-        self.mounted.append(self._lib(source, mounted=True))
+        self.mounted.append(self._lib(source))
 
-    def _lib(self, source: n.LibSource, *, mounted: bool) -> Lib:
-        lib = Lib(source.id, mounted)
+    def _lib(self, source: n.LibSource) -> Lib:
+        lib = Lib(source.id)
         for chain in sorted(source.chains, key=lambda chain: chain.priority):
             made = Chain(chain.id, lib, [], chain.run is not False)
             for block in sorted(chain.blocks, key=lambda block: block.priority):
@@ -193,7 +193,7 @@ class Oracle:
             block = chain.blocks[at]
             if block.runs or block is forced:
                 try:
-                    result = self.block(run, chain, block, env, listed=listed)
+                    result = self.block(run, chain, block, env)
                     if listed:
                         run.state.ok = True
                 except Leave as control:
@@ -217,10 +217,10 @@ class Oracle:
             self._left(run.state, control)
         return Result(control.ok, given(control.value), raised="" if control.ok else control.level)
 
-    def block(self, run: Evaluator, chain: Chain, block: Block, env: dict[str, Any], *, listed: bool) -> Result:
+    def block(self, run: Evaluator, chain: Chain, block: Block, env: dict[str, Any]) -> Result:
         """Run one block in a fresh block environment."""
         run.state.step()
-        return run.body(Frame(chain, block, env, {}, listed), block.body)
+        return run.body(Frame(chain, block, env, {}), block.body)
 
     # -- targets -------------------------------------------------------------------------------------------------------
 

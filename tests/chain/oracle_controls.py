@@ -125,7 +125,7 @@ def call(run: Evaluator, target: Target, env: dict[str, Any], shared: bool) -> R
     try:
         if target.block is not None and target.chain is not None:
             if shared:
-                return run.host.block(run, target.chain, target.block, env, listed=False)
+                return run.host.block(run, target.chain, target.block, env)
             return run.host.chain(run, target.chain, env, start=target.block, listed=False)
         if target.chain is not None:
             return run.host.chain(run, target.chain, env, listed=False)
@@ -167,8 +167,12 @@ def continue_(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
 
 def map_(run: Evaluator, frame: Frame, bound: BoundCall) -> Result:
     """``map collection $(command)``: the command for each entry, then --reduce; the result is the last one's."""
-    collection = run.value(frame, bound.args[0])
-    begin = run.value(frame, bound.options["begin"]) if "begin" in bound.options else ""
+    given_values = {"collection": bound.args[0]}
+    if "begin" in bound.options:
+        given_values["begin"] = bound.options["begin"]
+    in_order = sorted(given_values.items(), key=lambda item: (item[1].span.line, item[1].span.column))
+    got = {name: run.value(frame, node) for name, node in in_order}
+    collection, begin = got["collection"], got.get("begin", "")
     if collection is None or (isinstance(collection, str) and collection == ""):
         collection = []
     if not isinstance(collection, list | dict | Set):

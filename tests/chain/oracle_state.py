@@ -111,10 +111,9 @@ class Chain:
 
 @dataclass(eq=False)
 class Lib:
-    """A list of chains in the order of running; ``mounted`` on the hook point, or global."""
+    """A list of chains in the order of running."""
 
     id: str
-    mounted: bool
     chains: list[Chain] = field(default_factory=list)
 
 
@@ -128,13 +127,12 @@ class Target(NamedTuple):
 
 @dataclass(eq=False)
 class Frame:
-    """One running block: where its text is from, and its environments. ``listed``: not under an exec."""
+    """One running block: where its text is from, and its environments."""
 
     chain: Chain
     block: Block
     env: dict[str, Any]
     local: dict[str, Any]
-    listed: bool
 
 
 @dataclass(frozen=True)

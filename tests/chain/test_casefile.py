@@ -8,7 +8,10 @@ import pytest
 
 from common.chain.casefile import CaseResult, run_cases
 from common.chain.errors import ChainErrors
+from common.chain.hookpoint import Engine, HookPoint
+from common.chain.lint import lint
 from common.chain.loader import load_file
+from common.chain.run import Access
 from tests.chain.program import Program
 from tests.chain.running import mounted
 
@@ -131,7 +134,23 @@ def test_the_gateway_is_of_realistic_size() -> None:
     assert {result.outcome.verb for result in GATEWAY} == {"accept", "reject", "drop", "forward", "server"}
 
 
-@pytest.mark.parametrize("name", ["pre_req", "main", "post_resp"])
+ACCESS = {
+    "pre_req": {"REQ": Access.READ_ONLY, "CONFIG": Access.READ_ONLY},
+    "main": {"REQ": Access.WRITABLE, "CONFIG": Access.READ_ONLY},
+    "post_resp": {"REQ": Access.READ_ONLY, "RESP": Access.WRITABLE, "CONFIG": Access.READ_ONLY},
+}
+
+
+@pytest.mark.parametrize("name", ACCESS)
+def test_lint_has_no_fault_to_find_in_the_gateway(name: str) -> None:
+    """What we show others has no finding but notes on lists that leave the decision to the default."""
+    libs = load_file(EXAMPLES / "gateway.yaml")
+    chains = {id: lib for id, lib in libs.items() if id not in ACCESS}
+    point = HookPoint(name, engine=Engine(libs=chains), inputs=ACCESS[name])
+    assert {finding.code for finding in lint([libs[name]], point=point)} <= {"PC-LINT-NO-VERB"}
+
+
+@pytest.mark.parametrize("name", ACCESS)
 def test_the_gateway_stands_without_inputs(name: str) -> None:
     """A request with nothing in it ends in a decision, not in misuse: what is missing never opens the gate."""
     libs = load_file(EXAMPLES / "gateway.yaml")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from common.chain import values
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Err, Param, Registry, Spec
-from common.chain.compiler import FILE_NAME, Cache, Compiled, compile_block
+from common.chain.compiler import FILE_NAME, Cache, Compiled, compile_block, translate
 from common.chain.emitter import GUARDS_MAX, Config
 from common.chain.errors import ChainErrors
 from common.chain.explain import explain
@@ -56,7 +56,7 @@ def compiled(text: str) -> Compiled:
 
 def source(text: str) -> str:
     """The Python code of a block."""
-    return ast.unparse(compiled(text).tree)
+    return ast.unparse(translate(text, CONFIG)[1])
 
 
 def called(name: str, *args: Any, loose: bool = False) -> tuple[bool, Any]:
@@ -169,10 +169,11 @@ def test_block_names_are_locals_and_chain_names_are_not() -> None:
 
 def test_there_are_no_closures_and_no_handlers() -> None:
     """first-ok, capture, map and match-result are inline: a block is one function without ``try``, ``def``, lambda."""
-    tree = compiled(
+    _, tree = translate(
         "first-ok $(eq 1 $REQ) $(capture --value v $(append a $REQ))\n"
-        "map $REQ $(append $__key)\nmatch-result $(parse-uri $REQ) ok(a) echo $a; err(b) echo $b; end"
-    ).tree
+        "map $REQ $(append $__key)\nmatch-result $(parse-uri $REQ) ok(a) echo $a; err(b) echo $b; end",
+        CONFIG,
+    )
     kinds = [type(node).__name__ for node in ast.walk(tree)]
     assert kinds.count("FunctionDef") == 1
     assert not {"Lambda", "Try", "ListComp", "DictComp", "GeneratorExp", "Import", "With"} & set(kinds)
@@ -183,7 +184,7 @@ def test_a_blocks_world_has_no_builtins() -> None:
     made = point(lib(main='echo "a"'))
     world = made.program.libs[0].chains[0].blocks[0].function.__globals__
     assert world["__builtins__"] == {}
-    assert set(world) - set(NAMES) == {"__block__", "k0", "string_quarter0", "trace_begin", "trace_end"}
+    assert set(world) - set(NAMES) == {"__block__", "k0", "string_quarter0"}
 
 
 def test_user_text_is_never_code() -> None:
@@ -285,7 +286,7 @@ def test_large_blocks_compile(text: str) -> None:
 
 
 def test_a_statement_that_nests_too_deep_for_python_is_a_load_error() -> None:
-    """Two thousand assignments joined by ``&&`` nest as many ``if``; that is an error of the text, no RecursionError."""
+    """Two thousand assignments joined by ``&&`` nest as many ``if``: an error of the text, no RecursionError."""
     with pytest.raises(ChainErrors) as caught:
         compiled(" && ".join(["x = $(append a $REQ)"] * 2000))
     assert [error.code for error in caught.value.errors] == ["PC-LINK-COMPLEX"]

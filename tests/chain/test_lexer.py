@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.chain.lexer import ERRORS_MAX, RESTARTS_MAX, Lexer
+from common.chain.lexer import RESTARTS_MAX, Lexer
+from common.chain.lexer_reading import ERRORS_MAX
 
 
 def kinds(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from common.chain import nodes
 from common.chain.errors import ChainErrors, Span
-from common.chain.lexer import ERRORS_MAX
+from common.chain.lexer_reading import ERRORS_MAX
 from common.chain.parser import BLOCK_BYTES_MAX, BRANCHES_MAX, STATEMENTS_NESTED_MAX, parse
 from common.chain.parser_arguments import BRACKETS_MAX
 from tests.chain.shapes import short, spans

@@ -152,10 +152,17 @@ def test_an_untested_error_of_an_exec_is_raised_again() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["exec _guard || true; accept", "x = $(exec _guard); accept", "! exec _guard; accept", "true && exec _guard; accept",
-     "if exec _guard then end; accept", "first-ok $(exec _guard); accept", "capture --ok x $(exec _guard); accept",
-     "match-result $(exec _guard) err(e) accept; end"],
-)  # fmt: skip
+    [
+        "exec _guard || true; accept",
+        "x = $(exec _guard); accept",
+        "! exec _guard; accept",
+        "true && exec _guard; accept",
+        "if exec _guard then end; accept",
+        "first-ok $(exec _guard); accept",
+        "capture --ok x $(exec _guard); accept",
+        "match-result $(exec _guard) err(e) accept; end",
+    ],
+)
 def test_an_error_that_something_looks_at_is_not_raised(text: str) -> None:
     """Everything but a lone exec tests the call."""
     assert blocks(a=text, _guard='error "stop"').verb == "accept"
@@ -171,13 +178,29 @@ def test_an_err_that_nobody_tests_does_not_stop_the_block() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["exec _stop", "x = $(exec _stop)", "! exec _stop", "(exec _stop)", "if exec _stop then end", "append $(exec _stop)",
-     'x = "$(exec _stop)"', "for x in [1, 2] then exec _stop; end", "first-ok $(exec _stop) $(accept)",
-     "capture --value v $(exec _stop)", "map [1] $(exec _stop)", "match-result $(exec _stop) ok(a) accept; err(b) accept; end",
-     "case $(exec _stop) as x then when true then accept; end", "invoke _stop", "eq 1 2 || drop gone", "x = [$(exec _stop)]",
-     "for x in [1] then case 1 as y then when true then drop gone; end; end", "return $(exec _stop)", "exec _deep",
-     "resp = $(exec _stop)"],
-)  # fmt: skip
+    [
+        "exec _stop",
+        "x = $(exec _stop)",
+        "! exec _stop",
+        "(exec _stop)",
+        "if exec _stop then end",
+        "append $(exec _stop)",
+        'x = "$(exec _stop)"',
+        "for x in [1, 2] then exec _stop; end",
+        "first-ok $(exec _stop) $(accept)",
+        "capture --value v $(exec _stop)",
+        "map [1] $(exec _stop)",
+        "match-result $(exec _stop) ok(a) accept; err(b) accept; end",
+        "case $(exec _stop) as x then when true then accept; end",
+        "invoke _stop",
+        "eq 1 2 || drop gone",
+        "x = [$(exec _stop)]",
+        "for x in [1] then case 1 as y then when true then drop gone; end; end",
+        "return $(exec _stop)",
+        "exec _deep",
+        "resp = $(exec _stop)",
+    ],
+)
 def test_a_terminal_ends_the_run_from_any_depth(text: str) -> None:
     """Nothing after it runs, and nothing is stored on the way."""
     outcome = blocks(a=f"{text}\naccept", b="accept", _stop="drop gone; accept", _deep="exec _stop; accept")
@@ -221,9 +244,17 @@ def test_verbs_and_targets(text: str, verb: str, target: str, error: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ['x = "forward u"; return $x', 'return $(append "forward u")', 'v = "forward"; return "${v} u"', 'return "forwards u"',
-     'x = "accept"; exit $x', 'u = "u"; return "forward${u}"', 'return --from lib "an accept"', 'error "accept"'],
-)  # fmt: skip
+    [
+        'x = "forward u"; return $x',
+        'return $(append "forward u")',
+        'v = "forward"; return "${v} u"',
+        'return "forwards u"',
+        'x = "accept"; exit $x',
+        'u = "u"; return "forward${u}"',
+        'return --from lib "an accept"',
+        'error "accept"',
+    ],
+)
 def test_data_does_not_decide(text: str) -> None:
     """Only the text of the chain names a verb."""
     outcome = point(lib(main=text), default="drop").run({})
@@ -294,12 +325,12 @@ def test_a_call_has_the_status_and_value_of_its_end(callee: str, ok: bool, value
 
 def test_targets_that_are_computed() -> None:
     """``exec $x`` finds what the literal would; nothing there is misuse."""
-    made = dict(_b="x = 5", _c="x = 6")
+    made = {"_b": "x = 5", "_c": "x = 6"}
     assert blocks(a='t = "_b"; exec $t; resp = $x', **made).resp == 5
     assert blocks(a='t = "_c"; invoke "main:${t}"; resp = $x', **made).resp == ""
     outcome = blocks(a='t = "none"; exec $t')
     assert (outcome.code, outcome.verb) == ("PC-RUN-TARGET", "reject")
-    assert 'exec: there is no "none"' in outcome.error
+    assert 'exec: there is no block or chain "none"' in outcome.error
     assert blocks(a='t = "none"; goto $t').code == "PC-RUN-TARGET"
 
 
@@ -326,7 +357,7 @@ def test_goto_a_block_continues_from_there_in_the_same_environment() -> None:
 
 
 def test_goto_a_chain_forks_the_environment_and_replaces_the_chain() -> None:
-    """It starts with a copy, the list continues behind its place, and what it sets the old chain's copy does not see."""
+    """It starts with a copy, and the list continues behind its place."""
     outcome = chains(
         a={"m": "x = [1]\nglobal n = a\ngoto c", "never": "resp = 9"},
         b='global n = "${n}b"',
@@ -452,3 +483,17 @@ def test_strict_refuses_to_read_what_is_missing(text: str) -> None:
 def test_strict_allows_what_says_that_it_may_be_missing(text: str) -> None:
     """``?.`` and ``??``, and commands that ask about variables."""
     assert point(lib(main=text), missing="strict").run({"REQ": {"a": 1}}).ok
+
+
+def test_delete_at_another_level_declares_nothing() -> None:
+    """``--chain`` says where to look; the name keeps the level that it has in the text."""
+    assert run("x = 1\nlocal x = 2\ndelete --chain x\nresp = [$x, $(delete --chain x)]").resp == [
+        2,
+        "delete: there is no $x",
+    ]
+
+
+def test_a_loop_name_that_is_deleted_in_the_loop_reads_outward() -> None:
+    """What ``delete`` takes away is gone at once, also where the loop gave the value."""
+    assert run("a = 1\nfor a in [2] then\ndelete a\nresp = $a\nend").resp == 1
+    assert run("__key = 1\nmap [2] $(delete __key && resp = $__key)").resp == 1

@@ -80,7 +80,13 @@ def test_run_variables_and_inputs(text: str, name: str, wanted: list[str]) -> No
         ("split --capture REQ a b", "PC-LINK-READ-ONLY", READ_ONLY),
         ("__args = 1", "PC-LINK-READ-ONLY", "$__args is read-only"),
         ("break", "PC-LINK-LOOP", "break: there is no for around it"),
-        ("for x in [1] then map [1] $(break); end", "PC-LINK-LOOP", "break: there is no for around it"),
+        ("for x in [1] then map [1] $(break); end", "PC-LINK-LOOP", "break: it cannot leave the map around it"),
+        (
+            "for x in [1] then map [1] $(map [2] $(continue)); end",
+            "PC-LINK-LOOP",
+            "continue: it cannot leave the map around it",
+        ),
+        ("map [1] $(break)", "PC-LINK-LOOP", "break: there is no for around it"),
         ("continue", "PC-LINK-LOOP", "continue: there is no for around it"),
         ("if return then end", "PC-LINK-CONDITION", "return leaves, it cannot be a condition"),
         ("if true && (eq 1 1 || ! accept) then end", "PC-LINK-CONDITION", "accept leaves, it cannot be a condition"),
@@ -88,7 +94,7 @@ def test_run_variables_and_inputs(text: str, name: str, wanted: list[str]) -> No
         ("for a, a in {} then end", "PC-LINK-NAME", "the two names of for must differ"),
         ("apend a b", "PC-LINK-UNKNOWN-COMMAND", "unknown command apend"),
         ("delete RESP", "PC-LINK-DELETE", "delete: $RESP is an input and cannot be deleted"),
-        ("exec nowhere", "PC-LINK-TARGET", "exec: there is no nowhere"),
+        ("exec nowhere", "PC-LINK-TARGET", 'exec: there is no block or chain "nowhere"'),
         ("match-reg a '('", "PC-LINK-LITERAL", None),
     ],
 )  # fmt: skip

@@ -127,6 +127,7 @@ def test_any_number_of_rules_on_a_topic() -> None:
     [
         ("in/#", "out/{topic[0]}", False), ("in/#", "in/{topic[0]}", True), ("#", "out", True),
         ("+/a", "{topic[0]}/a", True), ("+/a", "{topic[0]}/b", False), ("in/a", "in/a/b", False),
+        ("in/#", "{namespace}/x", False), ("default/#", "{namespace}/x", True), ("a/#", "{rule}/x", True),
     ],
 )  # fmt: skip
 def test_loops_over_version_3(source: str, target: str, loop: bool) -> None:

@@ -67,6 +67,29 @@ def test_a_field_cannot_change_a_url() -> None:
     assert url == "http://app:80/a%252f%20b/..%2Fx%3Fy%3D1%23z%26a%20b%2F%40host"
 
 
+@pytest.mark.parametrize("value", [".", ".."])
+def test_a_field_cannot_climb_in_a_url(value: str) -> None:
+    """A segment that would mean another path is refused: no encoding hides it from whoever normalises paths."""
+    message = FlowMessage({"a": value, "dot": "."}, "k")
+    for text in ("/api/{$MSG.payload.a}/x", "http://app/{$MSG.payload.a}", "/api/.{$MSG.payload.dot}"):
+        with pytest.raises(TemplateError, match="makes the segment"):
+            UrlTemplate(text).render(message.key, KNOWN, message.field)
+    assert UrlTemplate("/v{$MSG.payload.a}/x?y={$MSG.payload.a}").render("k", KNOWN, message.field)
+
+
+def test_levels_of_a_topic_that_begins_with_a_slash() -> None:
+    """MQTT counts the empty level before it, as the check of templates does; a path does not."""
+    template = TopicTemplate("{topic[1]}/x")
+    assert template.render("/a/b", KNOWN, nothing) == "a/x"
+    assert template.render("/a/caf%C3%A9", KNOWN, nothing, path=True) == "café/x"
+
+
+@pytest.mark.parametrize("payload", [b"[" * 100_000, b'{"a": ' * 100_000, b"\xff"])
+def test_a_payload_that_cannot_be_read_has_no_fields(payload: bytes) -> None:
+    """However deep it is: the template fails, nothing else does."""
+    assert FlowMessage(payload, "a").field(("payload", "a")) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "a/{}", "{topic}", "{topic[-1]}", "{topic[01]}", "{topic[9999]}", "a}b", "{{node}}", "a/+", "{$MSG}",

@@ -25,6 +25,7 @@ TIMEOUT_S = 60.0
 _FAR = re.compile(r"broker(?:\.example)?:1883")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 GO_ON = {"up", "edge", "cloud", "tap"}  # until Ctrl-C, unless one of these is given
+ASKING = [["edge", "config"], ["edge", "reload"], ["edge", "rule"]]  # of the agent that runs already
 ENDING = {"--count", "--results", "--print-config"}
 OF_THE_STACK = {"overheat": "telemetry", "FAIL": "SUCCESS"}  # a watch of what never happens would show nothing
 
@@ -121,7 +122,7 @@ class Shell:
             await self._ours(command, words[2], [sys.executable, *words[1:]], env)
         else:
             assert words[0] == "fieldpost", f"no test knows how to run {command!r}"
-            kind = words[2] if words[1] == "get" else words[1]
+            kind = words[2] if words[1] == "get" or words[1:3] in ASKING else words[1]
             await self._ours(command, kind, [sys.executable, str(ROOT / "fieldpost.py"), *words[1:]], env)
 
     async def stop(self) -> None:

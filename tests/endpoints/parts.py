@@ -125,6 +125,7 @@ async def parts(
     rest: ListenerSettings | None = None,
     http: HttpClientSettings | None = None,
     flow: FlowSettings | None = None,
+    layers: str = "",
     connected: bool = True,
 ) -> AsyncIterator[Parts]:
     """Start everything; ``manifests`` gets the port of the target server."""
@@ -138,6 +139,7 @@ async def parts(
             edge=EdgeSettings(
                 node="edge-1",
                 rules=[str(file)],
+                layers=layers,
                 rest=rest or ListenerSettings(port=0),
                 servicebus=ListenerSettings(port=0),
                 http=http or HttpClientSettings(),

@@ -86,11 +86,12 @@ class PlayedKind:
 class Played:
     """One node. ``arrive`` brings a message for all rules; ``results`` are what the spool has frozen so far."""
 
-    def __init__(self, path: Path, manifests: str, **ruleset: Any) -> None:
+    def __init__(self, path: Path, manifests: str, *, flow: FlowSettings | None = None, **ruleset: Any) -> None:
         self.spool, self.kind = Collected(path), PlayedKind()
+        self.status = Status(self.spool.spool)
         self.rules = RuleSet(
-            "edge-1", Status(self.spool.spool), self.spool.spool, {"eventbus": self.kind},
-            flow=FlowSettings(journal_after_s=0.01), **ruleset,
+            "edge-1", self.status, self.spool.spool, {"eventbus": self.kind},
+            flow=flow or FlowSettings(journal_after_s=0.01), **ruleset,
         )  # fmt: skip
         self.hooks = self.rules.hooks
         self.settled: list[str] = []

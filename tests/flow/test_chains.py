@@ -4,48 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
 import pytest
 
-from common.chain.hookpoint import Engine
 from common.chain.loader import single
-from common.clock import ManualClock, SystemClock
 from common.models import ExecResult
-from common.rulechains import commands, source_of
-from common.rules import Rule
-from edge.flow.chains import ChainPoints, changed, looks_at_payload, view
+from edge.flow.chains import changed, looks_at_payload, view
 from edge.messages import FlowMessage
-from edge.rules.binding import Decision
-from edge.rules.decision import ChainDecision
-from edge.rules.ruleset import Resolve
-from edge.status import RuleRef
-from tests.flow.node import Played, rule
-
-
-class Chained(Played):
-    """A node whose rules have chains, with a clock of its own for their rests."""
-
-    def __init__(self, path: Path, manifests: str) -> None:
-        self.engine, self.time = Engine(commands(), seed=1, clock=SystemClock()), ManualClock()
-        self.points = ChainPoints(self.engine)
-        super().__init__(path, manifests, decide=self.decide, points=self.points)
-
-    def decide(self, rule: Rule, ref: RuleRef, resolve: Resolve) -> Decision | None:
-        """As the agent does."""
-        source = source_of(rule.spec)
-        node = {"id": "edge-1", "labels": {"site": "north"}}
-        return ChainDecision(source, ref, node, self.engine, resolve, self.time) if source else None
-
-
-def chained(name: str, chain: str, target: str = "bus") -> str:
-    """A rule with an inline chain."""
-    return (
-        f"---\napiVersion: rules.kubeedge.io/v1\nkind: Rule\nmetadata: {{name: {name}}}\nspec:\n"
-        f'  source: bus\n  sourceResource: {{topic: "in/#"}}\n  target: {target}\n'
-        f'  targetResource: {{topic: "out/{name}"}}\n  chain: |\n{indent(chain, "    ")}\n'
-    )
+from tests.flow.chained import Chained, chained
+from tests.flow.node import rule
 
 
 @pytest.fixture

@@ -78,9 +78,10 @@ def test_replacing_and_removing_whole_parts() -> None:
 
 
 def test_inline_chains_and_hook_points() -> None:
-    """A rule's inline chain is main:main; a rule and a hook point without chains get their first."""
+    """A rule's inline chain is main:main, a rule without one accepts there; a hook point gets its first chain."""
     assert block(chains("append", "default/inline:main:main", "new"), "main", "main") == "one\ntwo\nnew"
     assert block(chains("add", "default/plain:a:b", "new"), "a", "b") == "new"
+    assert block(chains("add", "default/plain:a:b", "new"), "main", "main") == "accept"
     assert block(chains("add", "preRoute:a:b", "new"), "a", "b") == "new"
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from common.control import call, socket_path
-from common.errors import ControlError, QueueFullError
+from common.errors import ConfigError, ControlError, QueueFullError
 from common.messaging.base import Subscription
 from common.messaging.transport import MqttLink
 from common.settings import BrokerSettings
@@ -48,11 +48,12 @@ class Running:
 
 
 @asynccontextmanager
-async def running(broker: Mosquitto, tmp_path: Path) -> AsyncIterator[Running]:
-    """Start and stop it all."""
+async def running(broker: Mosquitto, tmp_path: Path, fresh: bool = True) -> AsyncIterator[Running]:
+    """Start and stop it all; not ``fresh``: on the layers that are there."""
     layers = tmp_path / "layers"
-    layers.mkdir()
-    (layers / "node_gateway.yaml").write_text(NODE_LAYER)
+    if fresh:
+        layers.mkdir()
+        (layers / "node_gateway.yaml").write_text(NODE_LAYER)
     settings = Settings(
         data_dir=str(tmp_path / "data"),
         broker=BrokerSettings(url=broker.url),
@@ -146,6 +147,28 @@ async def test_a_broken_layer_changes_nothing(mosquitto: Mosquitto, tmp_path: Pa
         with pytest.raises(ControlError):
             await it.ask("rule.edit", edit="rm", address="default/plain:main:nothing")
         assert len([row for row in await it.ask("config.show") if row["origin"] == "overlay"]) == 1
+
+
+async def test_a_restart_beside_a_broken_file_runs_the_last_good_version(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says what is wrong; a reload of the mended file ends it. Without a version that ran, nothing starts."""
+    async with running(mosquitto, tmp_path) as it:
+        await comes_out(it, b"1", [("out", b"1")])
+        it.write("post_gateway", "rules: {default/plain: {chain: acept}}")
+    async with running(mosquitto, tmp_path, fresh=False) as it:
+        assert "the last good version of them runs" in caplog.text
+        await comes_out(it, b"2", [("out", b"2")])
+        (trouble,) = [row for row in await it.ask("config.show") if row["key"] == "not running"]
+        assert "PC-LINK-UNKNOWN-COMMAND" in trouble["value"]
+        it.write("post_gateway", "{}")
+        await it.ask("reload")
+        assert not [row for row in await it.ask("config.show") if row["key"] == "not running"]
+        it.write("post_gateway", "[")
+    (tmp_path / "data" / "rules.last-good.json").write_text("{")
+    with pytest.raises(ConfigError, match="post_gateway"):
+        async with running(mosquitto, tmp_path, fresh=False):
+            pass
 
 
 async def test_hooks_of_the_configuration(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from common.chain import values
-from common.chain.commands.spec import DYNAMIC, BadArgument, Example, Param, RunContext, Spec, Static, fault
+from common.chain.commands.spec import DYNAMIC, BadArgument, Example, Param, RunContext, Spec, Static, fault, needed
 from common.chain.values import Set
 
 
@@ -16,7 +16,7 @@ def _choice(run: RunContext, given: Any) -> Any:
     if kind is dict:
         return _weighted(run, given)
     if kind is not list and kind is not Set:
-        return fault(f"choice: {values.type_name(given)} given, a List, Set or Map needed")
+        return needed("choice", "a List, Set or Map", given)
     if not given:
         return fault("choice: nothing to choose from")
     items = given if kind is list else list(given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from common.chain import values
 from common.chain.commands.spec import BoundCall, Kind, Opt, Param, Spec
@@ -49,6 +50,13 @@ def bind(command: Command, spec: Spec) -> BoundCall:
     return _Binding(command, spec).done()
 
 
+@lru_cache(512)
+def _tables(spec: Spec) -> tuple[dict[str, Opt], dict[str, Opt], int]:
+    """Options by short form, options by name, and how many arguments the command needs."""
+    shorts = {opt.short: opt for opt in spec.options if opt.short}
+    return shorts, {opt.name: opt for opt in spec.options}, sum(not param.optional for param in spec.params)
+
+
 class _Binding:
     """One call on its way; ``errors`` collects what does not fit."""
 
@@ -56,19 +64,16 @@ class _Binding:
         self.command, self.spec = command, spec
         self.errors: list[ChainError] = []
         self.options: dict[str, object] = {}
-        self.shorts = {opt.short: opt for opt in spec.options if opt.short}
-        self.longs = {opt.name: opt for opt in spec.options}
+        self.shorts, self.longs, self.needed = _tables(spec)
 
     def done(self) -> BoundCall:
         args = self._positional(list(self.command.arguments))
-        bound = tuple(
-            self._fit(arg, param.kind, param.type, param.name)
-            for arg, param in zip(args, self._params(len(args)), strict=False)
-        )
+        params = self._params(len(args))
+        bound = [self._fit(arg, param.kind, param.type, param.name) for arg, param in zip(args, params, strict=False)]
         self._check_arity(args)
         if self.errors:
             raise ChainErrors(self.errors)
-        return BoundCall(self.spec, bound, self.options)
+        return BoundCall(self.spec, tuple(bound), self.options)
 
     def fail(self, word: str, message: str, span: Span, expected: Sequence[str] = ()) -> None:
         text = f"{self.command.name}: {message}"
@@ -177,16 +182,15 @@ class _Binding:
 
     # -- parameters --
 
-    def _params(self, count: int) -> list[Param]:
+    def _params(self, count: int) -> Sequence[Param]:
         """The parameter of each of ``count`` arguments."""
-        params = list(self.spec.params)
-        if params and params[-1].repeated:
-            params += [params[-1]] * (count - len(params))
+        params = self.spec.params
+        if count > len(params) and params and params[-1].repeated:
+            return [*params, *[params[-1]] * (count - len(params))]
         return params
 
     def _check_arity(self, args: list[Expression]) -> None:
-        params = self.spec.params
-        needed = sum(not param.optional for param in params)
+        params, needed = self.spec.params, self.needed
         endless = bool(params) and params[-1].repeated
         if len(args) >= needed and (endless or len(args) <= len(params)):
             return

@@ -22,6 +22,7 @@ from common.chain.commands.spec import (
     Spec,
     Static,
     fault,
+    needed,
 )
 from common.chain.values import MISSING, Set
 
@@ -33,11 +34,6 @@ LEVELS = (
 EXISTS = Err("there is a variable of this name already")
 
 
-def needed(name: str, kind: str, given: Any) -> Err:
-    """Return the fault of a command that got a value of a wrong type."""
-    return fault(f"{name}: {values.type_name(given)} given, a {kind} needed")
-
-
 # -- maps --------------------------------------------------------------------------------------------------------------
 
 
@@ -47,7 +43,7 @@ def _map_create(before: Any, **level: bool) -> Any:
 
 def _map_add(run: RunContext, target: Any, *entries: Any) -> Any:
     if type(target) is not dict:
-        return needed("map-add", "Map", target)
+        return needed("map-add", "a Map", target)
     if len(entries) == 2 and type(entries[0]) is str:
         run.changing(target, len(target) + (entries[0] not in target))
         target[entries[0]] = entries[1]
@@ -74,7 +70,7 @@ def _specialise_map_add(static: Static) -> Callable[..., Any] | None:
 
     def add(run: RunContext, target: Any, item: Any = value) -> Any:
         if type(target) is not dict:
-            return needed("map-add", "Map", target)
+            return needed("map-add", "a Map", target)
         run.changing(target, len(target) + (name not in target))
         target[name] = item
         return True
@@ -84,7 +80,7 @@ def _specialise_map_add(static: Static) -> Callable[..., Any] | None:
 
 def _map_remove(run: RunContext, target: Any, key: Any) -> Any:
     if type(target) is not dict:
-        return needed("map-remove", "Map", target)
+        return needed("map-remove", "a Map", target)
     name = values.key_text(key)
     if name is None or name not in target:
         return NO_MATCH
@@ -105,7 +101,7 @@ def _set_create(run: RunContext, before: Any, *items: str, **level: bool) -> Any
 
 def _set_add(run: RunContext, target: Any, *items: str) -> Any:
     if type(target) is not Set:
-        return needed("set-add", "Set", target)
+        return needed("set-add", "a Set", target)
     new = dict.fromkeys(item for item in items if item not in target.items)
     if not new:
         return False
@@ -116,7 +112,7 @@ def _set_add(run: RunContext, target: Any, *items: str) -> Any:
 
 def _set_remove(run: RunContext, target: Any, *items: str) -> Any:
     if type(target) is not Set:
-        return needed("set-remove", "Set", target)
+        return needed("set-remove", "a Set", target)
     there = [item for item in dict.fromkeys(items) if item in target.items]
     if not there:
         return False
@@ -132,7 +128,7 @@ def _set_remove(run: RunContext, target: Any, *items: str) -> Any:
 def _len(value: Any) -> Any:
     if type(value) in values.COLLECTIONS:
         return len(value)
-    return 0 if value is None or value == "" else fault(f"len: {values.type_name(value)} given, a collection needed")
+    return 0 if value is None or value == "" else needed("len", "a collection", value)
 
 
 def _match_include(collection: Any, key: Any, *wanted: Any) -> Any:
@@ -148,7 +144,7 @@ def _match_include(collection: Any, key: Any, *wanted: Any) -> Any:
         return all(any(values.equal(item, value) for item in collection) for value in (key, *wanted))
     if collection is MISSING or collection is None or collection == "":
         return False
-    return fault(f"match-include: {values.type_name(collection)} given, a collection needed")
+    return needed("match-include", "a collection", collection)
 
 
 def _is_or_holds(found: Any, value: Any) -> bool:

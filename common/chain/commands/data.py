@@ -19,6 +19,7 @@ from common.chain.commands.spec import (
     Spec,
     Static,
     fault,
+    needed,
 )
 from common.chain.commands.uri import shown
 
@@ -79,7 +80,7 @@ def _follow(run: RunContext, given: Any, steps: tuple[str | int, ...]) -> Any:
     value = given
     if type(given) is not dict and type(given) is not list:
         if type(given) is not str:
-            return fault(f"json-get: {values.type_name(given)} given, JSON needed")
+            return needed("json-get", "JSON", given)
         try:
             value = values.from_json(given)
         except ValueError as exc:
@@ -117,7 +118,7 @@ PARSE_JSON = Spec(
     faults="no JSON, NaN or an infinity, collections nested deeper than 100 levels",
     examples=(
         Example("parse-json '{\"a\": [1, 2.5, null]}'", {"a": [1, 2.5, None]}),
-        Example("parse-json '[1,]'", "parse-json: trailing comma in array (byte 3)", ok=False),
+        Example("parse-json '[1,]'", "parse-json: no JSON at byte 3", ok=False),
     ),
     call=_parse_json,
     needs_run=True,
@@ -146,7 +147,7 @@ JSON_GET = Spec(
         Example('json-get \'{"a": {"b": [1, 2]}}\' "a.b[1]"', 2),
         Example("json-get '{\"x y\": 5}' '[\"x y\"]'", 5),
         Example("json-get '{\"a\": 1}' b", "", ok=False),
-        Example("json-get '{' b", "json-get: Input data was truncated", ok=False),
+        Example("json-get '{' b", "json-get: the text ends too early", ok=False),
     ),
     call=_json_get,
     specialise=_specialise_json_get,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from common.chain import values
-from common.chain.commands.collections import EXISTS, LEVELS, needed
-from common.chain.commands.spec import NO_MATCH, Err, Example, Kind, Param, RunContext, Spec, fault
+from common.chain.commands.collections import EXISTS, LEVELS
+from common.chain.commands.spec import NO_MATCH, Err, Example, Kind, Param, RunContext, Spec, fault, needed
 from common.chain.values import MISSING
 
 _LIST = Param("list", "The variable that holds the list.", Kind.READ, "list")
@@ -23,7 +23,7 @@ def _list_create(run: RunContext, before: Any, *items: Any, **level: bool) -> An
 
 def _list_push(run: RunContext, target: Any, *items: Any) -> Any:
     if type(target) is not list:
-        return needed("list-push", "List", target)
+        return needed("list-push", "a List", target)
     run.changing(target, len(target) + len(items))
     target += items
     return len(target)
@@ -35,7 +35,7 @@ def _out_of_range(name: str, index: Any, target: list[Any]) -> Err:
 
 def _list_insert(run: RunContext, target: Any, index: Any, item: Any) -> Any:
     if type(target) is not list:
-        return needed("list-insert", "List", target)
+        return needed("list-insert", "a List", target)
     at = values.list_index(index, len(target) + 1)
     if at is None:
         return _out_of_range("list-insert", index, target)
@@ -46,7 +46,7 @@ def _list_insert(run: RunContext, target: Any, index: Any, item: Any) -> Any:
 
 def _list_set(run: RunContext, target: Any, index: Any, item: Any) -> Any:
     if type(target) is not list:
-        return needed("list-set", "List", target)
+        return needed("list-set", "a List", target)
     at = values.list_index(index, len(target))
     if at is None:
         return _out_of_range("list-set", index, target)
@@ -57,7 +57,7 @@ def _list_set(run: RunContext, target: Any, index: Any, item: Any) -> Any:
 
 def _list_remove(run: RunContext, target: Any, index: Any) -> Any:
     if type(target) is not list:
-        return needed("list-remove", "List", target)
+        return needed("list-remove", "a List", target)
     at = values.list_index(index, len(target))
     if at is None:
         return NO_MATCH
@@ -67,7 +67,7 @@ def _list_remove(run: RunContext, target: Any, index: Any) -> Any:
 
 def _list_pop(run: RunContext, target: Any) -> Any:
     if type(target) is not list:
-        return needed("list-pop", "List", target)
+        return needed("list-pop", "a List", target)
     if not target:
         return NO_MATCH
     run.changing(target)
@@ -76,7 +76,7 @@ def _list_pop(run: RunContext, target: Any) -> Any:
 
 def _list_clear(run: RunContext, target: Any) -> Any:
     if type(target) is not list:
-        return needed("list-clear", "List", target)
+        return needed("list-clear", "a List", target)
     run.changing(target)
     count = len(target)
     target.clear()

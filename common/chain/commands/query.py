@@ -24,6 +24,7 @@ from common.chain.commands.spec import (
     Spec,
     Static,
     fault,
+    needed,
 )
 from common.chain.commands.uri import shown
 
@@ -32,6 +33,10 @@ _EQUALS, _AND = "\x01", "\x02"
 _KEPT = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789*-._~\x01\x02"
 _UNSAFE = re.compile(r"[^A-Za-z0-9*._~\x01\x02-]+")
 _UNSAFE_APART = re.compile(r"[^A-Za-z0-9*._~-]+")
+_CHARS = {
+    code: chr(int(code, 16)) for at in set(range(128)) - set(b"&=") for code in (f"{at:02x}", f"{at:02X}")
+}  # fmt: skip
+_ESCAPES = [f"%{code:02X}" for code in range(128)]
 _ONE_BY_ONE_MAX = 8  # different characters to encode; beyond it a regular expression is faster
 
 
@@ -40,17 +45,35 @@ def _parse_query(run: RunContext, text: str) -> dict[str, Any]:
         text = text[1:]
     if len(text) >= run.collection_items_max:
         check_items(run, {}, text.count("&") + 1)
+    if "+" in text:
+        text = text.replace("+", " ")
+    if "%" in text:
+        plain = _unescaped(text)
+        if plain is None:
+            return _parse_apart(text)
+        text = plain
     made: dict[str, Any] = {}
-    encoded = "%" in text or "+" in text
     for piece in text.split("&"):
         name, _, value = piece.partition("=")
-        if encoded and ("%" in piece or "+" in piece):
-            name, value = _decoded(name), _decoded(value)
         if name not in made:
             if piece:
                 made[name] = value
         else:
             _repeat(made, name, piece, value)
+    return made
+
+
+def _parse_apart(text: str) -> dict[str, Any]:
+    """The same, each name and value decoded by itself: one may hold an encoded ``&`` or ``=``, or more than ASCII."""
+    made: dict[str, Any] = {}
+    for piece in text.split("&"):
+        name, _, value = piece.partition("=")
+        if "%" in piece:
+            name, value = _decoded(name), _decoded(value)
+        if name in made:
+            _repeat(made, name, piece, value)
+        elif piece:
+            made[name] = value
     return made
 
 
@@ -63,18 +86,28 @@ def _repeat(made: dict[str, Any], name: str, piece: str, value: str) -> None:
         made[name] = [before, value]
 
 
+def _unescaped(text: str) -> str | None:
+    """The whole query decoded at once, or None where its pairs could not be told apart then, or bytes are no ASCII."""
+    first, *others = text.split("%")
+    if not text.isascii():
+        return None
+    made = [first]
+    for part in others:
+        char = _CHARS.get(part[:2])
+        if char is None:
+            return None
+        made.append(char + part[2:])
+    return "".join(made)
+
+
 def _decoded(text: str) -> str:
-    """The text with ``+`` as blank and ``%XX`` decoded; what is broken stays, what is not UTF-8 becomes U+FFFD."""
-    if "+" in text:
-        text = text.replace("+", " ")
-    if "%" not in text:
-        return text
-    return unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+    """The text with ``%XX`` decoded; what is broken stays, what is not UTF-8 becomes U+FFFD."""
+    return unquote_to_bytes(text.encode("utf-8", "replace")).decode("utf-8", "replace") if "%" in text else text
 
 
 def _build_query(query: Any) -> Any:
     if type(query) is not dict:
-        return fault(f"build-query: {values.type_name(query)} given, a Map needed")
+        return needed("build-query", "a Map", query)
     pairs: list[str] = []
     for name, value in query.items():
         if type(value) is str:
@@ -92,16 +125,18 @@ def _build_query(query: Any) -> Any:
 
 def _encoded(whole: str) -> str:
     """Encode all pairs at once. Where few different characters need it, each is replaced in the whole text."""
-    left = set(whole.encode("utf-8", "replace").translate(None, _KEPT))
+    left = whole.encode("utf-8", "replace").translate(None, _KEPT)
     if not left:
         return whole
-    if len(left) > _ONE_BY_ONE_MAX or max(left) > 127:
+    codes = set(left)
+    if len(codes) > _ONE_BY_ONE_MAX or not left.isascii():
         return _UNSAFE.sub(_quoted, whole)
-    if 37 in left:  # % first: the others bring new ones
+    if 37 in codes:  # % first: the others bring new ones
         whole = whole.replace("%", "%25")
-    for code in left - {32, 37}:
-        whole = whole.replace(chr(code), f"%{code:02X}")
-    return whole.replace(" ", "+") if 32 in left else whole
+    for code in codes:
+        if code != 32 and code != 37:
+            whole = whole.replace(chr(code), _ESCAPES[code])
+    return whole.replace(" ", "+") if 32 in codes else whole
 
 
 def _build_apart(query: dict[str, Any]) -> str:
@@ -121,7 +156,7 @@ def _quoted(found: re.Match[str]) -> str:
 def _query_get(run: RunContext, query: Any, name: str, all: bool = False) -> Any:
     if type(query) is not dict:
         if type(query) is not str:
-            return fault(f"query-get: {values.type_name(query)} given, a Map or a String needed")
+            return needed("query-get", "a Map or a String", query)
         query = _parse_query(run, query)
     found = query.get(name)
     if found is None:

@@ -32,6 +32,11 @@ Rewrite = Callable[[RunContext, Any], Any]
 Prepare = Callable[..., Rewrite]
 """Gets pattern, template and the options as keywords. Raises PatternError."""
 
+
+class TemplateError(PatternError):
+    """Not the pattern but the template to write cannot be used."""
+
+
 _GLOB_SPECIAL = re.compile(r"[*?\[\]{}\\]")
 _REFERENCE = re.compile(r"\$([0-9])")
 
@@ -58,7 +63,7 @@ def _regex(pattern: str, new: str) -> Rewrite:
     parts = _REFERENCE.split(new)
     literals, numbers = parts[::2], [int(number) for number in parts[1::2]]
     if numbers and max(numbers) > compiled.groups:
-        raise PatternError(f"the expression has no group ${max(numbers)}")
+        raise TemplateError(f"the expression has no group ${max(numbers)}")
     size = sum(map(len, literals))
 
     def rewrite(run: RunContext, value: Any) -> Any:
@@ -76,8 +81,12 @@ def _regex(pattern: str, new: str) -> Rewrite:
 
 
 def _segments(pattern: str, new: str, separator: str, ignore_case: bool) -> Rewrite:
-    made, target = template(pattern, separator, ignore_case), rewriting(new, separator)
-    target.check(made)
+    made = template(pattern, separator, ignore_case)
+    try:
+        target = rewriting(new, separator)
+        target.check(made)
+    except PatternError as exc:
+        raise TemplateError(str(exc)) from None
     match, names = made.match, made.names
 
     def rewrite(run: RunContext, value: Any) -> Any:
@@ -119,7 +128,7 @@ def _specialise(prepare: Prepare) -> Callable[[Static], Callable[..., Any] | Non
         try:
             return prepare(values.text(pattern), values.text(new), **keywords(static))
         except PatternError as exc:
-            raise BadArgument(str(exc), 1) from None
+            raise BadArgument(str(exc), 2 if isinstance(exc, TemplateError) else 1) from None
 
     return specialise
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from common.chain.values import Missing
+from common.chain.values import MISSING, Missing, type_name
 
 
 class Err:
@@ -45,6 +45,11 @@ class Err:
 def fault(message: str) -> Err:
     """Return the Err of data that cannot be worked with (L4); ``message`` begins with the command's name."""
     return Err(message, fault=True)
+
+
+def needed(name: str, kind: str, given: Any) -> Err:
+    """Return the fault of command ``name`` that got a value of a wrong type, or the variable of which is not there."""
+    return fault(f"{name}: {'nothing' if given is MISSING else type_name(given)} given, {kind} needed")
 
 
 NO_MATCH = Err("")
@@ -233,5 +238,5 @@ class BoundCall(NamedTuple):
 
 __all__ = [
     "DYNAMIC", "NO_MATCH", "BadArgument", "BoundCall", "Err", "Example", "Kind", "Missing", "Opt", "Param", "Registry",
-    "RunContext", "Spec", "Static", "fault",
+    "RunContext", "Spec", "Static", "fault", "needed",
 ]  # fmt: skip

@@ -12,20 +12,23 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from common.chain import values
-from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Example, Opt, Param, Spec, Static, fault
+from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Example, Opt, Param, Spec, Static, fault, needed
 from common.chain.commands.templates import ascii_lower
 
 PORT_MAX = 65_535
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]*")
 _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_AUTHORITY = re.compile(
-    r"(?:([^\x00-\x20\x7f/?#\\@\[\]]*)@)?(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::([0-9]{1,5}))?"
-)
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)"
+_AUTHORITY = re.compile(rf"(?:([^\x00-\x20\x7f/?#\\@\[\]]*)@)?{_HOST}(?::([0-9]{{1,5}}))?")
 _URI = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#\x00-\x20\x7f\\]*))?([^?#\x00-\x20\x7f\\]*)"
-    r"(?:\?([^#\x00-\x20\x7f\\]*))?(?:#([^\x00-\x20\x7f\\]*))?"
+    r"([A-Za-z][A-Za-z0-9+.-]*):"
+    rf"(?://(?:(?:([^/@\[\]]*)@)?{_HOST}(?::([0-9]{{1,5}}))?)?(?=/|\Z)|(?!//))(.*)",
+    re.DOTALL,
 )
+"""What stands before query and fragment, in a text without the characters that no URI has."""
+_WITH_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#\x00-\x20\x7f\\]*)[^\x00-\x20\x7f\\]*")
+_URI_BYTES = bytes(byte for byte in range(0x21, 0x100) if byte not in b"\\\x7f")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _ALWAYS_KEPT = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&()*+,;=%"
 _KEPT = {
@@ -112,20 +115,18 @@ def _port(value: Any) -> int | None:
 
 
 def _parse_uri(text: str) -> Any:
-    found = _URI.fullmatch(text)
-    if found is None:
-        return fault(f"parse-uri: {shown(text)} is no absolute URI")
-    scheme, authority, path, query, fragment = found.groups()
+    head, hash_, fragment = text.partition("#")
+    head, mark, query = head.partition("?")
+    found = _URI.fullmatch(head)
+    if found is None or text.encode("utf-8", "replace").translate(None, _URI_BYTES):
+        return _no_uri(text)
+    scheme, userinfo, authority, digits, path = found.groups()
     scheme = scheme.lower()
     default = _DEFAULT_PORTS.get(scheme)
     host = port = password = None
     username = ""
-    if authority:
-        parts = _AUTHORITY.fullmatch(authority)
-        if parts is None:
-            return fault(f"parse-uri: {shown(authority)} is no authority")
-        userinfo, host, digits = parts.groups()
-        host = ascii_lower(host)
+    if authority is not None:
+        host = authority = authority.lower()
         if digits is not None:
             port = int(digits)
             if port > PORT_MAX:
@@ -135,16 +136,26 @@ def _parse_uri(text: str) -> Any:
         if userinfo is not None:
             username, colon, secret = userinfo.partition(":")
             password = secret if colon else None
-        authority = _joined(userinfo, host, port)
+        if userinfo is not None or port is not None:
+            authority = _joined(userinfo, host, port)
     elif default is not None:
         return fault(f"parse-uri: a {scheme} URI needs a host")
     if default is not None:
         path = "/" if not path else _without_dots(path) if "/." in path or "%2" in path else path
     return {
-        "scheme": scheme, "authority": authority or None, "host": host, "port": port,
+        "scheme": scheme, "authority": authority, "host": host, "port": port,
         "effective_port": default if port is None else port, "has_port": port is not None,
-        "username": username, "password": password, "path": path, "query": query, "fragment": fragment,
+        "username": username, "password": password, "path": path,
+        "query": query if mark else None, "fragment": fragment if hash_ else None,
     }  # fmt: skip
+
+
+def _no_uri(text: str) -> Err:
+    """The fault of a text that is no URI, or has an authority that is none."""
+    found = _WITH_AUTHORITY.fullmatch(text)
+    if found is None:
+        return fault(f"parse-uri: {shown(text)} is no absolute URI")
+    return fault(f"parse-uri: {shown(found[1])} is no authority")
 
 
 def _joined(userinfo: str | None, host: str, port: int | None) -> str:
@@ -168,7 +179,7 @@ def _without_dots(path: str) -> str:
 
 def _build_uri(parts: Any) -> Any:
     if type(parts) is not dict:
-        return fault(f"build-uri: {values.type_name(parts)} given, a Map needed")
+        return needed("build-uri", "a Map", parts)
     for key, value in parts.items():
         if key not in _URI_KEYS:
             return fault(f"build-uri: unknown key {shown(key)}")
