@@ -140,7 +140,10 @@ class Router:
         turn.leave()
 
     def _pre_route(self, event: SendEvent, turn: _Turn) -> None:
-        self._meet("preRoute", event, event, event.source, self._routed, turn)
+        if self._silent("preRoute"):
+            self._go("preRoute", event, event, event.source, self._routed, turn)
+        else:
+            self._meet("preRoute", event, event, event.source, self._routed, turn)
 
     def _routed(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
@@ -152,7 +155,10 @@ class Router:
             return turn.leave()
         if event.clone_message and not self._cloned(event):
             return turn.leave()
-        self._meet("preDeliver", event, event, event.source, self._ready, turn)
+        if self._silent("preDeliver"):
+            self._ready(event, event, None, turn)
+        else:
+            self._meet("preDeliver", event, event, event.source, self._ready, turn)
 
     def _ready(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
@@ -161,7 +167,10 @@ class Router:
         if not self._silent("postDeliver"):
             self._observe("postDeliver", event, event.source, event.msg)
         received = ReceiveEvent(event.msg, event.destination)
-        self._meet("onReceive", event, received, event.destination, self._received, turn)
+        if self._silent("onReceive"):
+            self._received(event, received, None, turn)
+        else:
+            self._meet("onReceive", event, received, event.destination, self._received, turn)
 
     def _received(self, event: SendEvent, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
         node = received.destination.node
@@ -183,16 +192,13 @@ class Router:
         self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
 
     def _meet(self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn) -> None:
-        """Let an event pass a hook point, then go on with ``step``."""
-        if self._silent(point):
-            self._go(point, event, payload, where, step, turn, None)
-        else:
-            self._trigger(point, payload, lambda answer: self._go(point, event, payload, where, step, turn, answer))
+        """Let the handlers of a point have ``payload``, then go on with ``step``."""
+        self._trigger(point, payload, lambda answer: self._go(point, event, payload, where, step, turn, answer))
 
     def _go(
-        self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn, answer: Answer
+        self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn, answer: Answer = None
     ) -> None:
-        """Take a step, in which a fault ends this event alone."""
+        """Take a step, and those behind it while no handler answers later; a fault there ends this event alone."""
         try:
             step(event, payload, answer, turn)
         except Exception as exc:
@@ -256,26 +262,28 @@ class Router:
 
     def _in_lane(self, lane: _Lane, stage: _Stage, what: Any) -> None:
         """Do ``stage(what, turn)`` when what came before in its lane is through; it ends its turn itself."""
-        if lane not in self._lanes:
-            self._lanes[lane] = None
-            if self._do(lane, stage, what):
-                self.go_on(lane)
+        lanes = self._lanes
+        if lane in lanes:
+            waiting = lanes[lane]
+            if waiting is None:
+                waiting = lanes[lane] = deque()
+            waiting.append((stage, what))
             return
-        waiting = self._lanes[lane]
-        if waiting is None:
-            waiting = self._lanes[lane] = deque()
-        waiting.append((stage, what))
-
-    def _do(self, lane: _Lane, stage: _Stage, what: Any) -> bool:
+        lanes[lane] = None
         turn = _Turn(self, lane)
         stage(what, turn)
         turn.doing = False
-        return turn.left
+        if turn.left:
+            self.go_on(lane)
 
     def go_on(self, lane: _Lane) -> None:
         """Do what waits in a lane, until something there must wait for a hook."""
         while waiting := self._lanes[lane]:
-            if not self._do(lane, *waiting.popleft()):
+            stage, what = waiting.popleft()
+            turn = _Turn(self, lane)
+            stage(what, turn)
+            turn.doing = False
+            if not turn.left:
                 return
         del self._lanes[lane]
 
