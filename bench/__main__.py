@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bench import fleet, footprint, language, measure, pipeline
+from bench import fleet, footprint, hooks, language, measure, pipeline, relay
 from bench.measure import Row
 
 Benchmark = Callable[[argparse.Namespace], Awaitable[list[Row]]]
@@ -16,10 +16,16 @@ async def _language(args: argparse.Namespace) -> list[Row]:
     return language.run(args.rounds)
 
 
+async def _hooks(args: argparse.Namespace) -> list[Row]:
+    return hooks.run(args.rounds)
+
+
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "b1": ("B1 chain engine", _language),
+    "b2": ("B2 relay", lambda args: relay.run(args.rounds, args.scale)),
     "b3": ("B3 status pipeline", lambda args: pipeline.run(args.rounds, args.scale)),
     "b3-fleet": ("B3 many nodes", lambda args: fleet.run(args.rounds, args.scale)),
+    "b4": ("B4 hooks", _hooks),
     "b5": ("B5 footprint", lambda args: footprint.run(args.rounds, args.scale, args.messages)),
 }
 

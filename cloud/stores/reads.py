@@ -39,7 +39,8 @@ class SqlReads:
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         def work() -> T:
-            assert self._reader is not None
+            if self._reader is None:  # somebody asks while the controller starts or stops
+                raise StorageError("the store is not open; try again in a moment")
             with storage_errors(), self._reader.connect() as conn:
                 return query(conn)
 

@@ -44,6 +44,7 @@ from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
 from edge.status import RuleRef, Status
+from edge.summaries import Tally
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class Binding:
     Arguments: ``rule`` says whose results these are; ``target`` delivers, and ``target_id`` is its node;
     ``timeout_s`` bounds an execution from its first try on, waits between tries included. ``decision`` is the rule's
     chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule; ``wake``
-    is told when something came that no arrival for this rule brought, so that ``sweep`` is called.
+    is told when something came that no arrival for this rule brought, so that ``sweep`` is called. ``tally`` sums up
+    what ends well, in a rule that wants no single results (F5).
     """
 
     def __init__(
@@ -83,16 +85,18 @@ class Binding:
         router: Router | None = None,
         find: Callable[[str], Target | None] = lambda id: None,
         turns: Turns | None = None,
+        tally: Tally | None = None,
         wake: Callable[[Binding], None] = lambda binding: None,
     ) -> None:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
-        self._target, self._status, self._spool = target, status, spool
+        self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
+        self._running_max = self._flow.running_max
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
@@ -140,9 +144,15 @@ class Binding:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def take(self, arrival: Arrival, settlement: Settlement) -> None:
+    def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
         """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
-        self._enter(self.begin(arrival, settlement))
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
+        execution.entered = True
+        if arrival.reliable or arrival.journal_now:
+            self._reliable.append(execution)
+            if arrival.journal_now:
+                self._journal(execution.since)
+        self._run_or_queue(execution)
 
     def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
         """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows.
@@ -222,6 +232,9 @@ class Binding:
     def _enter(self, execution: Execution) -> None:
         self._begun -= 1
         execution.entered = True
+        self._run_or_queue(execution)
+
+    def _run_or_queue(self, execution: Execution) -> None:
         if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
             self._run(execution)
         elif len(self._waiting) < self._flow.queue_max or execution.attempts > 1:  # resumed: it was accepted
@@ -243,6 +256,13 @@ class Binding:
         self._pump()
 
     def _has_room(self) -> bool:
+        if (self._after is not None or self._patient_until) and not self._may_begin():
+            return False
+        running = len(self._running)
+        return running < self._running_max and self._spool.room > running
+
+    def _may_begin(self) -> bool:
+        """False while the version before has messages to start, or the target of resumed inputs is not ready yet."""
         if self._after is not None:
             self.follow(self._after)
             if self._after is not None:
@@ -250,7 +270,7 @@ class Binding:
         if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
             return False
         self._patient_until = 0.0
-        return len(self._running) < self._flow.running_max and self._spool.room > len(self._running)
+        return True
 
     def _pump(self) -> None:
         if self._decision is not None:
@@ -276,13 +296,11 @@ class Binding:
     # -- one execution -------------------------------------------------------------------------------------------------
 
     def _run(self, execution: Execution) -> None:
-        execution.deadline = self._clock.monotonic() + self.timeout_s
-        self._running[execution] = None
+        decided: Ending | str | None = None
         if execution.message.hops > HOPS_MAX:
             text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
-            return self._finish(execution, Ending(FAILED, "loop", text, "rule"))
-        decided: Ending | str | None = None
-        if self._decision is not None:
+            decided = Ending(FAILED, "loop", text, "rule")
+        elif self._decision is not None:
             began = perf_counter()
             try:
                 decided = self._decision.decide(execution)
@@ -293,9 +311,10 @@ class Binding:
         else:
             self._turns.at_once += 1
         if isinstance(decided, Ending):
-            self._finish(execution, decided)
-        else:
-            self._send(execution, decided or self._target_id)
+            return self._end(execution, decided)
+        execution.deadline = self._clock.monotonic() + self.timeout_s
+        self._running[execution] = None
+        self._send(execution, decided or self._target_id)
 
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id
@@ -399,15 +418,21 @@ class Binding:
         self._router.complete(execution.message, self._place, error)
 
     def _record(self, execution: Execution) -> bool:
-        settlement, input_id = execution.settlement, execution.input_id
+        settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
+        source_id = execution.arrival.message.msgid
+        duration_us = int((self._clock.monotonic() - execution.since) * 1e6)
+        on_durable = settlement.one if settlement is not None and not input_id else None
+        if self._tally is not None and not input_id and ending.outcome in (DELIVERED_OUTCOME, FILTERED):
+            self._tally.add(ending, source_id, duration_us, execution.attempts, on_durable)
+            return True
         try:
             self._status.record(
                 self.rule,
-                execution.ending,
-                source_id=execution.arrival.message.msgid,
-                duration_us=int((self._clock.monotonic() - execution.since) * 1e6),
+                ending,
+                source_id=source_id,
+                duration_us=duration_us,
                 attempts=execution.attempts,
-                on_durable=settlement.one if settlement is not None and not input_id else None,
+                on_durable=on_durable,
                 input_id=input_id,
             )
         except QueueFullError:

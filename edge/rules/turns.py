@@ -9,6 +9,7 @@ slice took. So a flood of one rule, or a chain that takes long, delays nobody bu
 from __future__ import annotations
 
 import asyncio
+from heapq import heappop, heappush
 from time import perf_counter
 from typing import Protocol
 
@@ -40,6 +41,8 @@ class Turns:
     def __init__(self) -> None:
         self._accounts: dict[Taker, _Account] = {}
         self._ready: dict[Taker, _Account] = {}
+        self._queue: list[tuple[float, int, Taker, _Account]] = []  # a heap of the ready: least total, latest first
+        self._number = 0
         self._scheduled = False
         self._paused: asyncio.TimerHandle | None = None  # the next slice, while others have the loop
         self.slices = 0
@@ -70,6 +73,8 @@ class Turns:
             least = min((other.total for other in self._ready.values()), default=0.0)
             account.total = min(max(account.total, least), least + SETBACK_S)
             self._ready[taker] = account
+            self._number += 1
+            heappush(self._queue, (account.total, -self._number, taker, account))
             if self._paused is not None:  # that pause was for others, not for this one
                 self._paused.cancel()
                 self._paused, self._scheduled = None, False
@@ -86,15 +91,16 @@ class Turns:
         self.slices += 1  # until it ends no other is scheduled, whatever its turns bring about
         others, self.at_once, self._paused = self.at_once, 0, None
         began = perf_counter()
-        while self._ready and perf_counter() - began < SLICE_S:
-            taker = min(reversed(self._ready), key=self._total_of)  # of equals the one that came last
-            if not taker.turn():
+        while self._queue and perf_counter() - began < SLICE_S:
+            _, number, taker, account = heappop(self._queue)
+            if self._ready.get(taker) is not account:  # forgotten
+                continue
+            if taker.turn():
+                heappush(self._queue, (account.total, number, taker, account))
+            else:
                 self._ready.pop(taker, None)
         self._scheduled = bool(self._ready)
         if others and len(self._ready) == 1:
             self._paused = asyncio.get_running_loop().call_later(perf_counter() - began, self._slice)
         elif self._ready:
             asyncio.get_running_loop().call_soon(self._slice)
-
-    def _total_of(self, taker: Taker) -> float:
-        return self._ready[taker].total

@@ -30,6 +30,12 @@ async def test_a_commit_counts_and_confirms(tmp_path: Path) -> None:
         assert await totals(store) == (2, 1)
 
 
+async def test_a_question_before_the_store_is_open_is_answered(tmp_path: Path) -> None:
+    """Whoever asks while a controller starts gets one clear line, never a traceback."""
+    with pytest.raises(StorageError, match="not open; try again"):
+        await SqlStore(f"sqlite:///{tmp_path}/cloud.db", StoreSettings()).rules()
+
+
 async def test_duplicates_and_reordering_leave_counts_exact(tmp_path: Path) -> None:
     """Every message three times in shuffled order, in batches of any size, counts once (promise 2)."""
     rng = random.Random(7)
