@@ -12,20 +12,17 @@ from bench.measure import Row
 Benchmark = Callable[[argparse.Namespace], Awaitable[list[Row]]]
 
 
-async def _language(args: argparse.Namespace) -> list[Row]:
-    return language.run(args.rounds)
-
-
-async def _hooks(args: argparse.Namespace) -> list[Row]:
-    return hooks.run(args.rounds)
+async def _in_place(run: Callable[[int], list[Row]], args: argparse.Namespace) -> list[Row]:
+    """A benchmark without processes and connections."""
+    return run(args.rounds)
 
 
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
-    "b1": ("B1 chain engine", _language),
+    "b1": ("B1 chain engine", lambda args: _in_place(language.run, args)),
     "b2": ("B2 relay", lambda args: relay.run(args.rounds, args.scale)),
     "b3": ("B3 status pipeline", lambda args: pipeline.run(args.rounds, args.scale)),
     "b3-fleet": ("B3 many nodes", lambda args: fleet.run(args.rounds, args.scale)),
-    "b4": ("B4 hooks", _hooks),
+    "b4": ("B4 hooks", lambda args: _in_place(hooks.run, args)),
     "b5": ("B5 footprint", lambda args: footprint.run(args.rounds, args.scale, args.messages)),
 }
 

@@ -216,7 +216,10 @@ class Router:
     def _trigger(self, name: str, payload: Any, then: Callable[[Answer], None]) -> None:
         def hooked(answer: Answer = None) -> None:
             if answer is None and self.points is not None and self.points.any:
-                answer = self.points.run(name, payload)
+                try:
+                    answer = self.points.run(name, payload)
+                except Exception as exc:  # hooks left what no chain can look at
+                    answer = HookError(f"chains of {name}: {type(exc).__name__}: {exc}")
             then(answer)
 
         self.hooks.trigger(name, payload, hooked)

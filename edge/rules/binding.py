@@ -39,7 +39,7 @@ from edge.messages import (
     Retry,
 )  # fmt: skip
 from edge.rules.execution import Execution, RetryPolicy, Settlement
-from edge.rules.turns import Turns
+from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -85,13 +85,14 @@ class Binding:
         router: Router | None = None,
         find: Callable[[str], Target | None] = lambda id: None,
         turns: Turns | None = None,
-        tally: Tally | None = None,
         wake: Callable[[Binding], None] = lambda binding: None,
+        tally: Tally | None = None,
     ) -> None:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
+        self._account = Account()
         self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
@@ -140,7 +141,6 @@ class Binding:
         """Free the targets, when the last execution of a retired rule has ended."""
         for target in (self._target, *self._others):
             target.close()
-        self._turns.forget(self)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Binding:
         self._run_or_queue(execution)
 
     def _run_or_queue(self, execution: Execution) -> None:
-        if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
+        if not self._waiting and self._has_room() and (self._decision is None or self._account.at_once):
             self._run(execution)
         elif len(self._waiting) < self._flow.queue_max or execution.attempts > 1:  # resumed: it was accepted
             self._waiting.append(execution)
@@ -275,7 +275,7 @@ class Binding:
     def _pump(self) -> None:
         if self._decision is not None:
             if self._waiting:
-                self._turns.later(self)
+                self._turns.later(self, self._account)
             return
         if self._pumping:  # a target that answers at once would nest a call for each that waits
             return
@@ -307,7 +307,7 @@ class Binding:
             except Exception as exc:  # a fault of ours ends this execution, and no other
                 log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
                 decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
-            self._turns.used(self, began)
+            self._turns.used(self._account, began)
         else:
             self._turns.at_once += 1
         if isinstance(decided, Ending):

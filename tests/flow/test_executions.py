@@ -166,7 +166,7 @@ async def test_a_hook_that_comes_while_messages_wait_changes_only_its_own(tmp_pa
     """Rules share a message as long as no hook is there; one that comes then gets a copy."""
     node = Played(tmp_path, rule("a") + rule("b"))
     first, second = (w.consumer for w in node.kind.wirings)
-    first._flow = second._flow = type(first._flow)(running_max=1)
+    first._running_max = second._running_max = 1
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
