@@ -248,7 +248,7 @@ async def test_order_is_kept_over_several_changes_of_a_rule(tmp_path: Path) -> N
     """The version after next waits for the first, too; and versions that ended are not kept in memory."""
     node = Played(tmp_path, rule("a"))
     (wiring,) = node.kind.wirings
-    wiring.consumer._flow = type(wiring.consumer._flow)(running_max=1)
+    wiring.consumer._running_max = 1
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
@@ -272,7 +272,7 @@ async def test_order_is_kept_when_a_rule_goes_and_comes_again(tmp_path: Path) ->
     """What it took before it was taken away is started before what comes after it is back."""
     node = Played(tmp_path, rule("a"))
     (wiring,) = node.kind.wirings
-    wiring.consumer._flow = type(wiring.consumer._flow)(running_max=1)
+    wiring.consumer._running_max = 1
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
