@@ -332,15 +332,20 @@ def _unknown(key: str, section: str, name: str, fields: Mapping[str, Any]) -> st
 # Assembling: values by dotted key -> the frozen settings
 
 
-def _assemble(cls: type[T], values: _Values, flags: Mapping[str, str], prefix: str = "") -> T:
+def _assemble(cls: type[T], values: _Values, flags: Mapping[str, str], prefix: str = "", default: T | None = None) -> T:
+    """``default`` is what the section around has for this one; it may differ from the class's own defaults."""
     arguments: dict[str, Any] = {}
     for field in structs.fields(cls):
         key = prefix + field.encode_name
         if section := _section(field.type):
-            if field.default is not None or any(given.startswith(key + ".") for given in values):
-                arguments[field.name] = _assemble(section, values, flags, key + ".")
+            inner = field.default if default is None else getattr(default, field.name)
+            if inner is not None or any(given.startswith(key + ".") for given in values):
+                inner = inner if isinstance(inner, section) else None
+                arguments[field.name] = _assemble(section, values, flags, key + ".", inner)
         elif key in values:
             arguments[field.name] = _convert(key, field.type, *values[key])
+        elif default is not None:
+            arguments[field.name] = getattr(default, field.name)
         elif field.required:
             flag = f", {flags[key]}" if key in flags else ""
             raise ConfigError(f"{key} is not set: give it in the settings file, {variable_of(key)}{flag}")
@@ -365,13 +370,16 @@ def _fields(cls: type[msgspec.Struct]) -> dict[str, structs.FieldInfo]:
     return {field.encode_name: field for field in structs.fields(cls)}
 
 
-def _leaves(cls: type[msgspec.Struct], prefix: str = "") -> Iterator[_Leaf]:
+def _leaves(cls: type[msgspec.Struct], prefix: str = "", around: msgspec.Struct | None = None) -> Iterator[_Leaf]:
+    """The settings of a section; ``around`` is what the section around it has for this one, if it has."""
     for field in structs.fields(cls):
         key = prefix + field.encode_name
-        if section := _section(field.type):
-            yield from _leaves(section, key + ".")
-            continue
         default = field.default if field.default_factory is NODEFAULT else field.default_factory()
+        if around is not None:
+            default = getattr(around, field.name)
+        if section := _section(field.type):
+            yield from _leaves(section, key + ".", default if isinstance(default, section) else None)
+            continue
         yield _Leaf(key, field.type, default, _description(field.type), _is_secret(field.type))
 
 

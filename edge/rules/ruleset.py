@@ -69,6 +69,8 @@ class RuleSet:
         self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
         self._rules: dict[tuple[str, str], Rule] = {}
         self._busy: set[Binding] = set()
+        self._leaving: dict[tuple[str, str], Binding] = {}  # retired, with executions that have not ended
+        self._past = (0, 0)  # late answers and uncounted messages of bindings that are gone
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self.version = ""
@@ -117,13 +119,14 @@ class RuleSet:
         before, self._bindings = self._bindings, bindings
         self._rules, self._endpoints = rules, endpoints
         for key, old in before.items():
-            new = bindings.get(key)
-            if new is not old:
+            if bindings.get(key) is not old:
                 old.retire()
                 self._busy.add(old)
-                if new is not None:
-                    new.follow(old)
-                    self._busy.add(new)
+                self._leaving[key] = old
+        for key, new in bindings.items():
+            if before.get(key) is not new and key in self._leaving:  # of its last version, or of a rule of its name
+                new.follow(self._leaving[key])
+                self._busy.add(new)
         self._sweep_later()
 
     def _bind_again(self, names: Sequence[str]) -> None:
@@ -251,11 +254,19 @@ class RuleSet:
             if binding.idle:
                 self._busy.discard(binding)
                 if binding.retired:
-                    binding.close()
+                    self._left(binding)
         if self._busy:
             self._sweep_later()
         else:
             self._idle.set()
+
+    def _left(self, binding: Binding) -> None:
+        """The last execution of a retired binding has ended."""
+        binding.close()
+        key = rule_key(binding.id)
+        if self._leaving.get(key) is binding:
+            del self._leaving[key]
+        self._past = self._past[0] + binding.late, self._past[1] + binding.uncounted
 
     async def drain(self) -> None:
         """Wait at most ``stop_s`` until every execution has ended; the others come again from source or journal."""
@@ -271,9 +282,10 @@ class RuleSet:
         self._summaries.flush()
 
     def statistics(self) -> dict[str, int]:
-        """Sums of the bindings' gauges by name, and the router's."""
-        sums: dict[str, int] = {"rules": len(self._bindings)}
-        for binding in self._busy:
+        """Sums of the bindings' gauges and counters by name, and the router's."""
+        late, uncounted = self._past
+        sums: dict[str, int] = {"rules": len(self._bindings), "late": late, "uncounted": uncounted}
+        for binding in {*self._bindings.values(), *self._busy}:
             for name, value in binding.statistics().items():
                 sums[name] = sums.get(name, 0) + value
         return sums | {f"router_{name}": value for name, value in self.router.statistics().items()}

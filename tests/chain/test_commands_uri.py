@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.chain.commands.query import _parse_apart as parse_query_apart
+from common.chain.commands.query import _parse_query as parse_query
 from common.chain.errors import LimitError
 from tests.chain.fake_run import FakeRun, answer, called, fault
 
@@ -59,6 +61,12 @@ def test_queries_are_read_like_forms(text: str) -> None:
     got = called("parse-query", text)
     assert list(got) == list(expected)
     assert {key: value if isinstance(value, list) else [value] for key, value in got.items()} == expected
+
+
+@given(st.lists(st.sampled_from([*"aé=&+%", "%2", "%26", "%3d", "%41", "%C3%A9", "%E2%82"]), max_size=8).map("".join))
+def test_a_query_is_the_same_decoded_whole_and_piece_by_piece(text: str) -> None:
+    """That most queries are decoded before they are split shows nowhere, whatever escapes they have."""
+    assert parse_query(FakeRun(), text) == parse_query_apart(text.replace("+", " "))
 
 
 @given(MAPS)

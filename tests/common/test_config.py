@@ -341,3 +341,12 @@ def test_every_process_can_be_described() -> None:
     for cls in classes:
         assert load(cls, file="", environ={}, overrides={}) == cls()
         assert [setting.key for setting in describe(cls) if not setting.description] == []
+
+
+def test_a_section_may_have_its_own_defaults() -> None:
+    """What the section around has for it counts, in what is read, in what is partly given, and in the reference."""
+    from edge.settings import Settings as EdgeSettings
+
+    given = load(EdgeSettings, environ={}, overrides={"edge.servicebus.host": "::1"}, file="")
+    assert (given.edge.rest.port, given.edge.servicebus.port) == (9080, 9060)
+    assert {s.key: s.default for s in describe(EdgeSettings)}["edge.servicebus.port"] == "9060"

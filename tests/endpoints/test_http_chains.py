@@ -254,7 +254,7 @@ async def test_answers_that_cannot_be_written(mosquitto: Mosquitto, tmp_path: Pa
 @pytest.mark.parametrize(
     ("chain", "says"),
     [
-        ('exec "no-${REQ.method}"', 'chain_fault PC-RUN-TARGET: exec: there is no "no-POST"'),
+        ('exec "no-${REQ.method}"', 'chain_fault PC-RUN-TARGET: exec: there is no block or chain "no-POST"'),
         ("goto chain", "chain_limit PC-LIMIT-GOTO: more than 128 gotos"),
         ('error "out of order"', "chain_error out of order"),
     ],

@@ -268,6 +268,42 @@ async def test_order_is_kept_over_several_changes_of_a_rule(tmp_path: Path) -> N
     await node.close()
 
 
+async def test_order_is_kept_when_a_rule_goes_and_comes_again(tmp_path: Path) -> None:
+    """What it took before it was taken away is started before what comes after it is back."""
+    node = Played(tmp_path, rule("a"))
+    (wiring,) = node.kind.wirings
+    wiring.consumer._flow = type(wiring.consumer._flow)(running_max=1)
+    held: list[Callable[[Any], None]] = []
+    node.kind.answer = held.append
+    node.arrive("m-1")
+    node.arrive("m-2")
+    node.load("")
+    node.load(rule("a"))
+    node.arrive("m-3")
+    while held:
+        held.pop(0)(DELIVERED)
+        node.rules._sweep()
+    assert [m.msgid for _, _, m in node.kind.delivered] == ["m-1", "m-2", "m-3"]
+    await node.ended(3)
+    assert node.rules._leaving == {}
+    await node.close()
+
+
+async def test_counters_stay_when_a_rule_is_idle_or_gone(tmp_path: Path) -> None:
+    """R1.5: what was counted once is not forgotten with its binding."""
+    node = Played(tmp_path, rule("a", extra=", timeout: 20ms"))
+    held: list[Callable[[Any], None]] = []
+    node.kind.answer = held.append
+    node.arrive("m-1")
+    await node.ended(1)
+    held[0](DELIVERED)
+    assert node.rules.statistics()["late"] == 1
+    node.load("")
+    await eventually(lambda: all(target.closed for target in node.kind.targets))
+    assert node.rules.statistics()["late"] == 1
+    await node.close()
+
+
 async def test_a_message_that_cannot_be_copied_stops_nobody(tmp_path: Path) -> None:
     """A hook that puts something impossible into a message fails that message; the next ones go their way."""
     node = Played(tmp_path, rule("a") + rule("b"))
