@@ -97,7 +97,6 @@ class Binding:
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
-        self._running_max = self._flow.running_max
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
@@ -259,7 +258,7 @@ class Binding:
         if (self._after is not None or self._patient_until) and not self._may_begin():
             return False
         running = len(self._running)
-        return running < self._running_max and self._spool.room > running
+        return running < self._flow.running_max and self._spool.room > running
 
     def _may_begin(self) -> bool:
         """False while the version before has messages to start, or the target of resumed inputs is not ready yet."""
