@@ -166,7 +166,7 @@ async def test_a_hook_that_comes_while_messages_wait_changes_only_its_own(tmp_pa
     """Rules share a message as long as no hook is there; one that comes then gets a copy."""
     node = Played(tmp_path, rule("a") + rule("b"))
     first, second = (w.consumer for w in node.kind.wirings)
-    first._running_max = second._running_max = 1
+    first._flow = second._flow = type(first._flow)(running_max=1)
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
@@ -248,7 +248,7 @@ async def test_order_is_kept_over_several_changes_of_a_rule(tmp_path: Path) -> N
     """The version after next waits for the first, too; and versions that ended are not kept in memory."""
     node = Played(tmp_path, rule("a"))
     (wiring,) = node.kind.wirings
-    wiring.consumer._running_max = 1
+    wiring.consumer._flow = type(wiring.consumer._flow)(running_max=1)
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
@@ -272,7 +272,7 @@ async def test_order_is_kept_when_a_rule_goes_and_comes_again(tmp_path: Path) ->
     """What it took before it was taken away is started before what comes after it is back."""
     node = Played(tmp_path, rule("a"))
     (wiring,) = node.kind.wirings
-    wiring.consumer._running_max = 1
+    wiring.consumer._flow = type(wiring.consumer._flow)(running_max=1)
     held: list[Callable[[Any], None]] = []
     node.kind.answer = held.append
     node.arrive("m-1")
