@@ -118,7 +118,7 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(broker: Mosquitto, rules: str, *prefix: str) -> AsyncIterator[Agent]:
+async def agent(broker: Mosquitto, rules: str, *prefix: str, queue_max: int = 1000) -> AsyncIterator[Agent]:
     """An agent with these rules on an empty data directory, started behind ``prefix`` (a command that runs another)."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -127,6 +127,7 @@ async def agent(broker: Mosquitto, rules: str, *prefix: str) -> AsyncIterator[Ag
             *prefix, sys.executable, "-m", "edge", "--node", NODE, "--broker", broker.url, "--data-dir", name,
             "--rules", str(directory / "rules.yaml"), "--set", "broker.protocol=5", "--set", "log.level=error",
             "--set", "edge.eventbus.session_expiry_s=0",
+            "--set", f"edge.flow.queue_max={queue_max}",
         )  # fmt: skip
         try:
             it = Agent(process.pid, directory)
@@ -233,7 +234,8 @@ async def shared(broker: Mosquitto, rounds: int, scale: float, results: str) -> 
     told: list[Round] = []
     try:
         for _ in range(rounds):
-            async with agent(broker, shared_rules(MANY_RULES, results), "taskset", "-c", str(AGENT_CORE)) as it:
+            pinned = ("taskset", "-c", str(AGENT_CORE))  # with room to lag behind: no rule drops what it is late for
+            async with agent(broker, shared_rules(MANY_RULES, results), *pinned, queue_max=count) as it:
                 told.append(await load(broker, it.pid, 0, count, rate=SHARED_RATE, kinds=MANY_RULES, prefix=other))
                 outcomes = (await it.has_accepted(count * MANY_RULES))["outcomes"]
             wanted = {"delivered": count, "filtered/chain_drop": count * (MANY_RULES - 1)}
