@@ -6,20 +6,23 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bench import fleet, footprint, language, measure, pipeline
+from bench import fleet, footprint, hooks, language, measure, pipeline, relay
 from bench.measure import Row
 
 Benchmark = Callable[[argparse.Namespace], Awaitable[list[Row]]]
 
 
-async def _language(args: argparse.Namespace) -> list[Row]:
-    return language.run(args.rounds)
+async def _in_place(run: Callable[[int], list[Row]], args: argparse.Namespace) -> list[Row]:
+    """A benchmark without processes and connections."""
+    return run(args.rounds)
 
 
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
-    "b1": ("B1 chain engine", _language),
+    "b1": ("B1 chain engine", lambda args: _in_place(language.run, args)),
+    "b2": ("B2 relay", lambda args: relay.run(args.rounds, args.scale)),
     "b3": ("B3 status pipeline", lambda args: pipeline.run(args.rounds, args.scale)),
     "b3-fleet": ("B3 many nodes", lambda args: fleet.run(args.rounds, args.scale)),
+    "b4": ("B4 hooks", lambda args: _in_place(hooks.run, args)),
     "b5": ("B5 footprint", lambda args: footprint.run(args.rounds, args.scale, args.messages)),
 }
 

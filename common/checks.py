@@ -17,6 +17,8 @@ from common.rules import (
     ENDPOINT_KIND,
     EVENTBUS,
     REST,
+    RESULTS_SINGLE,
+    RESULTS_SUMMARY,
     SERVICEBUS,
     TIMEOUT_S_MAX,
     EndpointType,
@@ -142,6 +144,9 @@ def _check_rule(
     if not 1 <= spec.retry.attempts <= ATTEMPTS_MAX:
         text = f"spec.retry.attempts is {spec.retry.attempts}, expected 1 to {ATTEMPTS_MAX}"
         yield manifest.finding("spec.retry.attempts", text)
+    if spec.results not in (RESULTS_SINGLE, RESULTS_SUMMARY):
+        text = f"spec.results is {spec.results!r}, expected {RESULTS_SINGLE} or {RESULTS_SUMMARY}"
+        yield manifest.finding("spec.results", text)
 
 
 def _check_chains(manifest: Manifest, rule: Rule) -> Iterator[Finding]:

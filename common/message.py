@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from random import Random
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -24,6 +25,8 @@ ROUTER, USER_GROUP, RESOURCE_GROUP = "router", "user", "resource"
 MODULES = (CLOUDHUB, EDGECONTROLLER, DEVICECONTROLLER, SYNCCONTROLLER, DYNAMICCONTROLLER, CLOUDSTREAM, ROUTER)
 
 
+_random = Random()  # seeded by the system, once: to ask it for each id costs more than the rest of making one
+os.register_at_fork(after_in_child=_random.seed)
 _last_id = 0  # milliseconds and a counter of 12 bits, as one number
 
 
@@ -34,7 +37,7 @@ def new_id() -> str:
     """
     global _last_id
     _last_id = stamp = max(_last_id + 1, now_ms() << 12)
-    tail = int.from_bytes(os.urandom(8), "big") & (1 << 62) - 1 | 1 << 63
+    tail = _random.getrandbits(62) | 1 << 63
     text = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{tail:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

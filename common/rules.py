@@ -1,7 +1,7 @@
 """Rules and endpoints as KubeEdge's manifests have them, and the small grammar of durations.
 
-The models are wire-compatible with ``rules.kubeedge.io/v1``; ``chain``, ``chains``, ``enabled``, ``timeout`` and
-``retry`` are additions (flow F4). What is allowed in them is checked by ``common.manifests``.
+The models are wire-compatible with ``rules.kubeedge.io/v1``; ``chain``, ``chains``, ``enabled``, ``timeout``,
+``retry`` and ``results`` are additions (flow F4). What is allowed in them is checked by ``common.manifests``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ RULE_KIND, ENDPOINT_KIND = "Rule", "RuleEndpoint"
 TIMEOUT_S_MAX = 3600.0
 BACKOFF_S_MAX = 3600.0
 ATTEMPTS_MAX = 100
+
+RESULTS_SINGLE, RESULTS_SUMMARY = "single", "summary"  # one for each execution; successes summed up once a second (F5)
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|s|m|h))+")
@@ -62,6 +64,7 @@ class RuleSpec(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     enabled: bool = True
     timeout: str = "10s"
     retry: RetryPolicy = RetryPolicy()
+    results: str = RESULTS_SINGLE
 
     @property
     def timeout_s(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -52,6 +53,8 @@ async def _run(settings: Settings) -> int:
     agent = Agent(settings)
     loop.add_signal_handler(signal.SIGHUP, agent.reload_soon)  # before the start: without a handler it would kill
     await agent.start()
+    gc.collect()
+    gc.freeze()  # what was made by now stays: the collector need not look at it again and again
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((asked, agent.failed), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()

@@ -126,7 +126,8 @@ class Arrival(msgspec.Struct, eq=False):
     the result or the input is on disk for every rule that it went to (protocol P5.3). ``answered`` is called once when
     the execution of a source with one consumer has ended, with the target's answer if it gave one (HTTP sources).
     ``source`` is the node id of where it came from. ``journal_now``: the input goes to disk at once, not only when its
-    execution takes long, and ``settle`` may be called then.
+    execution takes long, and ``settle`` may be called then. ``seen`` is what the chains of its rules see of
+    the message, once the first of them has looked.
     """
 
     message: FlowMessage
@@ -135,6 +136,7 @@ class Arrival(msgspec.Struct, eq=False):
     answered: Callable[[Ending, Answer | None], None] | None = None
     source: str = ""
     journal_now: bool = False
+    seen: dict[str, Any] | None = None
 
     def rest(self) -> bytes:
         """For the journal: the source, and everything of the message but payload, key and id."""

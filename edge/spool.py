@@ -147,7 +147,7 @@ class Spool:
     ) -> None:
         self._node, self._root, self._codec = node, root, codec
         self._settings, self._window = settings or SpoolSettings(), window or UplinkSettings()
-        self._clock = clock or SystemClock()
+        self._clock, self._queue_max = clock or SystemClock(), self._settings.queue_results_max
         self._on_frozen, self._on_fatal, self._fault = on_frozen, on_fatal, fault
         self._db = db or SpoolDb(path, node, root)
         self._writer = writer(
@@ -270,7 +270,8 @@ class Spool:
     @property
     def room(self) -> int:
         """How many results may be queued now; 0 holds the sources back."""
-        return 0 if self.stats.held else max(0, self._settings.queue_results_max - self._writer.waiting)
+        room = self._queue_max - self._writer.waiting
+        return 0 if room < 0 or self.stats.held else room
 
     async def stop(self) -> None:
         """Commit what is queued and close the file."""

@@ -66,10 +66,15 @@ class Status:
             step=ending.step,
             rule_uid=rule.uid,
         )
-        packed = Packed(rule.namespace, rule.name, self._codec, 1, 1, codecs.encode(result, self._codec))
+        self.take(result, on_durable, input_id)
+
+    def take(self, result: ExecResult, on_durable: Callable[[], None] | None = None, input_id: str = "") -> None:
+        """Queue a result that is made, be it of one execution or of several. Raises QueueFullError as ``record``."""
+        body, count = codecs.encode(result, self._codec), result.count
+        packed = Packed(result.project_id, result.rule_id, self._codec, 1, count, body)
         self._spool.accept(packed, on_durable, input_id)
-        key = (ending.outcome, ending.reason)
-        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        key = (result.outcome, result.reason)
+        self.outcomes[key] = self.outcomes.get(key, 0) + count
 
     def _now(self) -> str:
         millis = int(self._clock.time() * 1000)

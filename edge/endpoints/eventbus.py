@@ -60,6 +60,8 @@ class Eventbus:
         self._echoes = Echoes(self._clock)
         self._on_arrival = on_arrival
         self._bound: list[Bound] = []
+        self._plain: dict[str, list[int]] = {}  # places in ``_bound`` by filter: without wildcards, and with some
+        self._wild: dict[str, list[int]] = {}
         self._paused = False
         self.targets = 0  # that publish here
         self.unmatched = 0
@@ -80,7 +82,10 @@ class Eventbus:
         wanted = _widest(bound)
         filters = [each.filter for each in wanted]
         self._remember([*self._subscribed, *(name for name in filters if name not in self._subscribed)])
-        self._bound = bound
+        self._bound, self._plain, self._wild = bound, {}, {}
+        for place, each in enumerate(bound):
+            of_kind = self._wild if {*each.filter} & {*"+#"} else self._plain
+            of_kind.setdefault(each.filter, []).append(place)
         self._route.cache_clear()
         self.link.subscribe(wanted)
 
@@ -108,7 +113,11 @@ class Eventbus:
         self._paused = True
 
     def _match(self, topic: str) -> tuple[Any, ...]:
-        return tuple(bound.consumer for bound in self._bound if matches(bound.filter, topic))
+        found = set(self._plain.get(topic, ()))
+        for filter_, places in self._wild.items():
+            if matches(filter_, topic):
+                found.update(places)
+        return tuple(self._bound[place].consumer for place in sorted(found))
 
     def _arrived(self, packet: Inbound) -> None:
         if self._paused:

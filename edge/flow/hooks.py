@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from operator import length_hint
 from typing import Any
 
 from common.errors import HookError
@@ -37,15 +36,16 @@ class _Handler:
 
 
 class _Point:
-    """The handlers of a hook point, from one change to the next. ``plain``: their functions, when all are called as
-    ``fn(payload)``, else None. ``stale``: the list was changed, so a trigger that still walks it must look twice.
+    """The handlers of a hook point, from one change to the next. ``plain``: place and function of each, when all are
+    called as ``fn(payload)``, else None. ``stale``: the list was changed, so a trigger that still walks it must look
+    twice.
     """
 
     __slots__ = ("handlers", "plain", "stale")
 
     def __init__(self, handlers: tuple[_Handler, ...] = ()) -> None:
         self.handlers, self.stale = handlers, False
-        self.plain = None if any(h.takes_done for h in handlers) else tuple(h.fn for h in handlers)
+        self.plain = None if any(h.takes_done for h in handlers) else tuple(enumerate(h.fn for h in handlers))
 
 
 class Hooks:
@@ -58,6 +58,7 @@ class Hooks:
         self.timeout_s, self.second_answers = timeout_s, 0
         self._points = {name: _Point() for name in POINTS}
         self.any = False  # one test tells that no point has a handler
+        self.quiet = frozenset(POINTS)  # the points that have none
 
     def add(self, name: str, fn: Callable[..., Any]) -> None:
         """Add ``fn`` at the end of a hook point: ``name`` is ``preRoute``, or ``preRoute.audit`` with a label.
@@ -122,6 +123,9 @@ class Hooks:
         awaitable of None or False that raises the HookError. Plain handlers have all run when this returns.
         Raises HookError for an unknown hook.
         """
+        if name in self.quiet and done is not None:
+            done()
+            return None
         try:
             point = self._points[name]
         except KeyError:
@@ -131,35 +135,31 @@ class Hooks:
             self.trigger(name, payload, outcome)
             return outcome
         plain = point.plain
-        if not plain:
-            if plain is None:
-                _Later(self, name, payload, done, point.handlers).go_on()
-            else:
-                done()
+        if plain is None:
+            _Later(self, name, payload, done, point.handlers).go_on()
             return None
         answer: Any = None
         error: BaseException | None = None
-        walk = iter(plain)
         try:
-            for fn in walk:
+            for at, fn in plain:  # noqa: B007 - a break leaves the place of the handler
                 answer = fn(payload)
                 if (answer is not None and answer is not True) or point.stale:
                     break
             else:
-                fn = None
+                at = -1
         except Exception as exc:
             error = exc
-        if fn is None:
+        if at < 0:
             done()
         else:
-            at = len(plain) - length_hint(walk) - 1
             _Later(self, name, payload, done, point.handlers).resume(at, error, answer)
         return None
 
     def _set(self, name: str, handlers: tuple[_Handler, ...]) -> None:
         self._points[name].stale = True
         self._points[name] = _Point(handlers)
-        self.any = any(point.handlers for point in self._points.values())
+        self.quiet = frozenset(name for name, point in self._points.items() if not point.handlers)
+        self.any = len(self.quiet) < len(POINTS)
 
     def _check_point(self, point: str) -> None:
         if point not in self._points:

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from common.errors import HookError
 from common.models import FAILED, FILTERED
 from edge.flow.events import CompleteEvent, Execution, Node, Place, ReceiveEvent, SendEvent
@@ -24,7 +26,9 @@ from edge.messages import Ending, FlowMessage
 log = logging.getLogger(__name__)
 
 Answer = HookError | bool | None  # of a hook point: an error, False (halted), None (go on)
-Work = Callable[[Callable[[], None]], None]  # is given what it must call when it is through
+_Lane = str | tuple[str, str]  # what a source sends, before ``onSend``; then (source, destination)
+_Stage = Callable[[Any, "_Turn"], None]
+_Step = Callable[[SendEvent, Any, Answer, "_Turn"], None]
 
 
 class Points(Protocol):
@@ -51,7 +55,7 @@ class Router:
         begin: Callable[[SendEvent], Execution | None] = lambda event: None,
     ) -> None:
         self.hooks, self.find, self.points, self._begin = hooks, find, points, begin
-        self._lanes: dict[tuple[str, str], deque[Work]] = {}
+        self._lanes: dict[_Lane, deque[tuple[_Stage, Any]] | None] = {}  # those in which a message is on its way
         self.halted = self.errors = self.unmatched = 0
 
     @property
@@ -62,7 +66,7 @@ class Router:
     @property
     def waiting(self) -> int:
         """Messages that wait behind one whose hook has not answered yet."""
-        return sum(map(len, self._lanes.values()))
+        return sum(len(waiting) for waiting in self._lanes.values() if waiting)
 
     def send(self, events: Sequence[SendEvent]) -> None:
         """Send what one node passes on at once: ``onSend`` sees all of it, then each event goes its way.
@@ -71,16 +75,19 @@ class Router:
         of them goes on; a hook may set it otherwise at ``onSend``, and for one that is no copy at ``preRoute``.
         """
         if events:
-            source = events[0].source.id
-            self._in_lane((source, ""), lambda leave: self._on_send(list(events), leave))
+            self._in_lane(events[0].source.id, self._on_send, list(events))
 
     def complete(self, message: FlowMessage, node: Place, error: BaseException | None = None) -> None:
         """Tell ``onComplete`` that a node is done. Nothing that a hook does there changes anything."""
-        self._observe("onComplete", CompleteEvent(message, node, error), node, message)
+        if not self._silent("onComplete"):
+            self._observe("onComplete", CompleteEvent(message, node, error), node, message)
 
-    # -- the stages ----------------------------------------------------------------------------------------------------
+    # -- the stages: what only a handler needs is made when there is one -----------------------------------------------
 
-    def _on_send(self, events: list[SendEvent], leave: Callable[[], None]) -> None:
+    def _on_send(self, events: list[SendEvent], turn: _Turn) -> None:
+        if self._silent("onSend"):
+            going = [event for event in events if not event.clone_message or self._cloned(event)]
+            return self._dispatch(going, turn)
         sent = [(event, event.execution) for event in events]
 
         def passed(answer: Answer) -> None:
@@ -90,12 +97,7 @@ class Router:
                 if execution is not None and id(execution) not in kept:
                     event.execution = execution
                     self._stop(event, False if answer is None else answer, "onSend", event.source)
-            for event in going:
-                try:
-                    self._dispatch(event)
-                except Exception as exc:
-                    self._spoilt(event, "onSend", event.source, exc)
-            leave()
+            self._dispatch(going, turn)
 
         self._trigger("onSend", events, passed)
 
@@ -127,82 +129,97 @@ class Router:
         """Stop an event of which hooks left what cannot be sent: it ends alone, and its lane goes on."""
         self._stop(event, HookError(f"after the hooks of {point}: {type(exc).__name__}: {exc}"), point, where)
 
-    def _dispatch(self, event: SendEvent) -> None:
-        if event.execution is None:
-            event.execution = self._begin(event)
-        lane = event.source.id, event.destination.id
-        self._in_lane(lane, lambda leave: self._pre_route(event, leave))
-
-    def _pre_route(self, event: SendEvent, leave: Callable[[], None]) -> None:
-        def passed(answer: Answer) -> None:
-            if answer is not None:
-                self._stop(event, answer, "preRoute", event.source)
-                return leave()
-            event.destination.node = self.find(event.destination.id)
-            if event.destination.node is None:
-                self._unknown(event)
-                return leave()
-            if event.clone_message and not self._cloned(event):
-                return leave()
-            self._pre_deliver(event, leave)
-
-        self._trigger("preRoute", event, self._guarded(event, "preRoute", event.source, passed, leave))
-
-    def _pre_deliver(self, event: SendEvent, leave: Callable[[], None]) -> None:
-        def passed(answer: Answer) -> None:
-            if answer is not None:
-                self._stop(event, answer, "preDeliver", event.source)
-                return leave()
-            self._observe("postDeliver", event, event.source, event.msg)
-            self._receive(event, leave)
-
-        self._trigger("preDeliver", event, self._guarded(event, "preDeliver", event.source, passed, leave))
-
-    def _receive(self, event: SendEvent, leave: Callable[[], None]) -> None:
-        received = ReceiveEvent(event.msg, event.destination)
-
-        def passed(answer: Answer) -> None:
-            node = received.destination.node
-            if answer is not None:
-                self._stop(event, answer, "onReceive", received.destination)
-            elif node is None:
-                self._unknown(event)
-            else:
-                self._hand_over(node, received, event)
-                self._observe("postReceive", received, received.destination, received.msg)
-            leave()
-
-        self._trigger("onReceive", received, self._guarded(event, "onReceive", event.destination, passed, leave))
-
-    def _guarded(
-        self, event: SendEvent, point: str, where: Place, step: Callable[[Answer], None], leave: Callable[[], None]
-    ) -> Callable[[Answer], None]:
-        """``step``, in which a fault ends this event alone."""
-
-        def passed(answer: Answer) -> None:
+    def _dispatch(self, events: list[SendEvent], turn: _Turn) -> None:
+        for event in events:
             try:
-                step(answer)
+                if event.execution is None:
+                    event.execution = self._begin(event)
+                self._in_lane((event.source.id, event.destination.id), self._pre_route, event)
             except Exception as exc:
-                try:
-                    self._spoilt(event, point, where, exc)
-                finally:
-                    leave()
+                self._spoilt(event, "onSend", event.source, exc)
+        turn.leave()
 
-        return passed
+    def _pre_route(self, event: SendEvent, turn: _Turn) -> None:
+        if self._silent("preRoute"):
+            self._go("preRoute", event, event, event.source, self._routed, turn)
+        else:
+            self._meet("preRoute", event, event, event.source, self._routed, turn)
 
-    def _hand_over(self, node: Node, received: ReceiveEvent, event: SendEvent) -> None:
+    def _routed(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
+        if answer is not None:
+            self._stop(event, answer, "preRoute", event.source)
+            return turn.leave()
+        event.destination.node = self.find(event.destination.id)
+        if event.destination.node is None:
+            self._unknown(event)
+            return turn.leave()
+        if event.clone_message and not self._cloned(event):
+            return turn.leave()
+        if self._silent("preDeliver"):
+            self._ready(event, event, None, turn)
+        else:
+            self._meet("preDeliver", event, event, event.source, self._ready, turn)
+
+    def _ready(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
+        if answer is not None:
+            self._stop(event, answer, "preDeliver", event.source)
+            return turn.leave()
+        if not self._silent("postDeliver"):
+            self._observe("postDeliver", event, event.source, event.msg)
+        received = ReceiveEvent(event.msg, event.destination)
+        if self._silent("onReceive"):
+            self._received(event, received, None, turn)
+        else:
+            self._meet("onReceive", event, received, event.destination, self._received, turn)
+
+    def _received(self, event: SendEvent, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
+        node = received.destination.node
+        if answer is not None:
+            self._stop(event, answer, "onReceive", received.destination)
+        elif node is None:
+            self._unknown(event)
+        else:
+            try:
+                node.receive(received.msg, event.execution)
+            except Exception as exc:  # a node's fault must not stop its lane
+                self._broken(node, received, event, exc)
+            if not self._silent("postReceive"):
+                self._observe("postReceive", received, received.destination, received.msg)
+        turn.leave()
+
+    def _broken(self, node: Node, received: ReceiveEvent, event: SendEvent, exc: Exception) -> None:
+        log.error("node %s failed on message %s", node.id, received.msg.msgid, exc_info=exc)
+        self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+
+    def _meet(self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn) -> None:
+        """Let the handlers of a point have ``payload``, then go on with ``step``."""
+        self._trigger(point, payload, lambda answer: self._go(point, event, payload, where, step, turn, answer))
+
+    def _go(
+        self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn, answer: Answer = None
+    ) -> None:
+        """Take a step, and those behind it while no handler answers later; a fault there ends this event alone."""
         try:
-            node.receive(received.msg, event.execution)
-        except Exception as exc:  # a node's fault must not stop its lane
-            log.exception("node %s failed on message %s", node.id, received.msg.msgid)
-            self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+            step(event, payload, answer, turn)
+        except Exception as exc:
+            try:
+                self._spoilt(event, point, where, exc)
+            finally:
+                turn.leave()
 
     # -- one hook point ------------------------------------------------------------------------------------------------
+
+    def _silent(self, name: str) -> bool:
+        """True when a point has no handler and no chain runs anywhere: there is nothing to trigger."""
+        return name in self.hooks.quiet and (self.points is None or not self.points.any)
 
     def _trigger(self, name: str, payload: Any, then: Callable[[Answer], None]) -> None:
         def hooked(answer: Answer = None) -> None:
             if answer is None and self.points is not None and self.points.any:
-                answer = self.points.run(name, payload)
+                try:
+                    answer = self.points.run(name, payload)
+                except Exception as exc:  # hooks left what no chain can look at
+                    answer = HookError(f"chains of {name}: {type(exc).__name__}: {exc}")
             then(answer)
 
         self.hooks.trigger(name, payload, hooked)
@@ -246,20 +263,30 @@ class Router:
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
-    def _in_lane(self, lane: tuple[str, str], work: Work) -> None:
-        """Do ``work`` when what came before in its lane is through; it calls what it is given when it is itself."""
-        waiting = self._lanes.get(lane)
-        if waiting is not None:
-            waiting.append(work)
+    def _in_lane(self, lane: _Lane, stage: _Stage, what: Any) -> None:
+        """Do ``stage(what, turn)`` when what came before in its lane is through; it ends its turn itself."""
+        lanes = self._lanes
+        if lane in lanes:
+            waiting = lanes[lane]
+            if waiting is None:
+                waiting = lanes[lane] = deque()
+            waiting.append((stage, what))
             return
-        self._lanes[lane] = waiting = deque()
-        if _Turn(self, lane, waiting).do(work):
-            self.go_on(lane, waiting)
+        lanes[lane] = None
+        turn = _Turn(self, lane)
+        stage(what, turn)
+        turn.doing = False
+        if turn.left:
+            self.go_on(lane)
 
-    def go_on(self, lane: tuple[str, str], waiting: deque[Work]) -> None:
+    def go_on(self, lane: _Lane) -> None:
         """Do what waits in a lane, until something there must wait for a hook."""
-        while waiting:
-            if not _Turn(self, lane, waiting).do(waiting.popleft()):
+        while waiting := self._lanes[lane]:
+            stage, what = waiting.popleft()
+            turn = _Turn(self, lane)
+            stage(what, turn)
+            turn.doing = False
+            if not turn.left:
                 return
         del self._lanes[lane]
 
@@ -274,23 +301,16 @@ class Router:
         }
 
 
-class _Turn:
-    """One message's turn in its lane. ``leave`` ends it, during ``do`` or later."""
+class _Turn(msgspec.Struct, eq=False):
+    """One message's turn in its lane. ``leave`` ends it, while its first stage runs or later."""
 
-    __slots__ = ("_doing", "_lane", "_left", "_router", "_waiting")
-
-    def __init__(self, router: Router, lane: tuple[str, str], waiting: deque[Work]) -> None:
-        self._router, self._lane, self._waiting = router, lane, waiting
-        self._left, self._doing = False, True
-
-    def do(self, work: Work) -> bool:
-        """Begin; True: it is through already."""
-        work(self.leave)
-        self._doing = False
-        return self._left
+    router: Router
+    lane: _Lane
+    doing: bool = True
+    left: bool = False
 
     def leave(self) -> None:
         """End it; what waits behind goes on. A second call does nothing."""
-        again, self._left = self._left, True
-        if not (self._doing or again):
-            self._router.go_on(self._lane, self._waiting)
+        again, self.left = self.left, True
+        if not (self.doing or again):
+            self.router.go_on(self.lane)

@@ -39,11 +39,12 @@ from edge.messages import (
     Retry,
 )  # fmt: skip
 from edge.rules.execution import Execution, RetryPolicy, Settlement
-from edge.rules.turns import Turns
+from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
 from edge.status import RuleRef, Status
+from edge.summaries import Tally
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class Binding:
     Arguments: ``rule`` says whose results these are; ``target`` delivers, and ``target_id`` is its node;
     ``timeout_s`` bounds an execution from its first try on, waits between tries included. ``decision`` is the rule's
     chain, if it has one; ``router`` moves its events; ``find`` gives the target of a node id, for this rule; ``wake``
-    is told when something came that no arrival for this rule brought, so that ``sweep`` is called.
+    is told when something came that no arrival for this rule brought, so that ``sweep`` is called. ``tally`` sums up
+    what ends well, in a rule that wants no single results (F5).
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Binding:
         find: Callable[[str], Target | None] = lambda id: None,
         turns: Turns | None = None,
         wake: Callable[[Binding], None] = lambda binding: None,
+        tally: Tally | None = None,
     ) -> None:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
-        self._target, self._status, self._spool = target, status, spool
+        self._account = Account()
+        self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
@@ -136,13 +140,18 @@ class Binding:
         """Free the targets, when the last execution of a retired rule has ended."""
         for target in (self._target, *self._others):
             target.close()
-        self._turns.forget(self)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def take(self, arrival: Arrival, settlement: Settlement) -> None:
+    def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
         """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
-        self._enter(self.begin(arrival, settlement))
+        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
+        execution.entered = True
+        if arrival.reliable or arrival.journal_now:
+            self._reliable.append(execution)
+            if arrival.journal_now:
+                self._journal(execution.since)
+        self._run_or_queue(execution)
 
     def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
         """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows.
@@ -222,7 +231,10 @@ class Binding:
     def _enter(self, execution: Execution) -> None:
         self._begun -= 1
         execution.entered = True
-        if not self._waiting and self._has_room() and (self._decision is None or self._turns.now(self)):
+        self._run_or_queue(execution)
+
+    def _run_or_queue(self, execution: Execution) -> None:
+        if not self._waiting and self._has_room() and (self._decision is None or self._account.at_once):
             self._run(execution)
         elif len(self._waiting) < self._flow.queue_max or execution.attempts > 1:  # resumed: it was accepted
             self._waiting.append(execution)
@@ -243,6 +255,13 @@ class Binding:
         self._pump()
 
     def _has_room(self) -> bool:
+        if (self._after is not None or self._patient_until) and not self._may_begin():
+            return False
+        running = len(self._running)
+        return running < self._flow.running_max and self._spool.room > running
+
+    def _may_begin(self) -> bool:
+        """False while the version before has messages to start, or the target of resumed inputs is not ready yet."""
         if self._after is not None:
             self.follow(self._after)
             if self._after is not None:
@@ -250,12 +269,12 @@ class Binding:
         if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
             return False
         self._patient_until = 0.0
-        return len(self._running) < self._flow.running_max and self._spool.room > len(self._running)
+        return True
 
     def _pump(self) -> None:
         if self._decision is not None:
             if self._waiting:
-                self._turns.later(self)
+                self._turns.later(self, self._account)
             return
         if self._pumping:  # a target that answers at once would nest a call for each that waits
             return
@@ -276,26 +295,25 @@ class Binding:
     # -- one execution -------------------------------------------------------------------------------------------------
 
     def _run(self, execution: Execution) -> None:
-        execution.deadline = self._clock.monotonic() + self.timeout_s
-        self._running[execution] = None
+        decided: Ending | str | None = None
         if execution.message.hops > HOPS_MAX:
             text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
-            return self._finish(execution, Ending(FAILED, "loop", text, "rule"))
-        decided: Ending | str | None = None
-        if self._decision is not None:
+            decided = Ending(FAILED, "loop", text, "rule")
+        elif self._decision is not None:
             began = perf_counter()
             try:
                 decided = self._decision.decide(execution)
             except Exception as exc:  # a fault of ours ends this execution, and no other
                 log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
                 decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
-            self._turns.used(self, began)
+            self._turns.used(self._account, began)
         else:
             self._turns.at_once += 1
         if isinstance(decided, Ending):
-            self._finish(execution, decided)
-        else:
-            self._send(execution, decided or self._target_id)
+            return self._end(execution, decided)
+        execution.deadline = self._clock.monotonic() + self.timeout_s
+        self._running[execution] = None
+        self._send(execution, decided or self._target_id)
 
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id
@@ -399,15 +417,21 @@ class Binding:
         self._router.complete(execution.message, self._place, error)
 
     def _record(self, execution: Execution) -> bool:
-        settlement, input_id = execution.settlement, execution.input_id
+        settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
+        source_id = execution.arrival.message.msgid
+        duration_us = int((self._clock.monotonic() - execution.since) * 1e6)
+        on_durable = settlement.one if settlement is not None and not input_id else None
+        if self._tally is not None and not input_id and ending.outcome in (DELIVERED_OUTCOME, FILTERED):
+            self._tally.add(ending, source_id, duration_us, execution.attempts, on_durable)
+            return True
         try:
             self._status.record(
                 self.rule,
-                execution.ending,
-                source_id=execution.arrival.message.msgid,
-                duration_us=int((self._clock.monotonic() - execution.since) * 1e6),
+                ending,
+                source_id=source_id,
+                duration_us=duration_us,
                 attempts=execution.attempts,
-                on_durable=settlement.one if settlement is not None and not input_id else None,
+                on_durable=on_durable,
                 input_id=input_id,
             )
         except QueueFullError:

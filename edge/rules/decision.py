@@ -12,7 +12,7 @@ from common.chain.run import Outcome
 from common.clock import Clock
 from common.models import DROPPED, FAILED, FILTERED, REJECTED
 from common.rulechains import rule_point
-from edge.flow.chains import changed, looks_at_payload, view
+from edge.flow.chains import changed, looks_at_payload, value_of, view
 from edge.messages import Ending
 from edge.rules.execution import Execution
 from edge.status import RuleRef
@@ -42,7 +42,8 @@ class ChainDecision:
     ) -> None:
         self._point = rule_point(engine, f"rule {rule.namespace}/{rule.name}")
         self._point.mount(source)
-        self._payload = looks_at_payload(source)
+        self._payload, self._writes = looks_at_payload(source), self._point.program.writes
+        self._dropped: dict[str, Ending] = {}  # by the statement that said so
         self._rule = {"name": rule.name, "namespace": rule.namespace}
         self._node, self._resolve, self._clock = dict(node), resolve, clock
         self._limits, self._rest_s, self._rests_until = 0, REST_FIRST_S, 0.0
@@ -52,23 +53,34 @@ class ChainDecision:
         if self._rests_until and self._clock.monotonic() < self._rests_until:
             text = f"its chain hit a limit {LIMITS_IN_A_ROW} times in a row; the rule rests"
             return Ending(DROPPED, "suspended", text, "chain")
-        message = execution.message
-        seen = view(message, payload=self._payload)
+        seen = self._seen(execution)
         inputs = {"MSG": seen, "RULE": self._rule, "NODE": self._node, "SOURCE": {"id": execution.arrival.source}}
         outcome = self._point.run(inputs)
         if not outcome.ok:
             return self._failed(outcome)
         self._limits, self._rest_s = 0, REST_FIRST_S
-        if "MSG" in outcome.outputs:
-            execution.message = changed(message, seen, outcome.outputs["MSG"])
-        return self._verdict(outcome)
+        if self._writes and "MSG" in (outputs := outcome.outputs):
+            execution.message = changed(execution.message, seen, outputs["MSG"])
+        return None if outcome.verb == "accept" else self._verdict(outcome)
+
+    def _seen(self, execution: Execution) -> dict[str, Any]:
+        """What the chain sees of the message: made once for all rules that a source shares; no run changes it."""
+        arrival, message = execution.arrival, execution.message
+        if message is not arrival.message:  # hooks made another of it
+            return view(message, payload=self._payload)
+        if arrival.seen is None:
+            arrival.seen = view(message, payload=self._payload)
+        elif self._payload and "payload" not in arrival.seen:
+            arrival.seen["payload"] = value_of(message.payload)
+        return arrival.seen
 
     def _verdict(self, outcome: Outcome) -> Ending | str | None:
-        step = f"chain {outcome.where}" if outcome.where else "chain"
-        if outcome.verb == "accept":
-            return None
         if outcome.verb == "drop":
-            return Ending(FILTERED, "chain_drop", "", step)
+            dropped = self._dropped.get(outcome.where)
+            if dropped is None:
+                dropped = self._dropped[outcome.where] = Ending(FILTERED, "chain_drop", "", _step(outcome))
+            return dropped
+        step = _step(outcome)
         if outcome.verb == "reject":
             if not outcome.decided:
                 text = "no statement of the chain decided: accept, reject, drop, forward or server"
@@ -81,7 +93,7 @@ class ChainDecision:
         return found
 
     def _failed(self, outcome: Outcome) -> Ending:
-        step, text = f"chain {outcome.where}" if outcome.where else "chain", str(outcome.error or "failed")
+        step, text = _step(outcome), str(outcome.error or "failed")
         if outcome.code.startswith("PC-LIMIT"):
             self._limits += 1
             if self._limits >= LIMITS_IN_A_ROW:
@@ -94,3 +106,7 @@ class ChainDecision:
         if outcome.code:
             return Ending(FAILED, "chain_fault", text, step)
         return Ending(REJECTED, "chain_error", text, step)
+
+
+def _step(outcome: Outcome) -> str:
+    return f"chain {outcome.where}" if outcome.where else "chain"

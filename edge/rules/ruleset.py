@@ -17,7 +17,7 @@ import msgspec
 from common.clock import Clock, SystemClock
 from common.models import DROPPED
 from common.resource import DEFAULT_NAMESPACE
-from common.rules import SERVICEBUS, Rule, RuleEndpoint, node_matches
+from common.rules import RESULTS_SUMMARY, SERVICEBUS, Rule, RuleEndpoint, node_matches
 from edge.endpoints.base import Kind, Rendering, Target, Wiring
 from edge.flow.events import Execution as AnyExecution
 from edge.flow.events import Node, Place, SendEvent
@@ -31,6 +31,7 @@ from edge.settings import FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
 from edge.status import RuleRef, Status
+from edge.summaries import Summaries
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class RuleSet:
         self.hooks = hooks or Hooks()
         self.router = Router(self.hooks, self._find, points, self._begin)
         self._turns = Turns()
+        self._summaries = Summaries(status, self._clock)
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
         self._rules: dict[tuple[str, str], Rule] = {}
@@ -167,6 +169,7 @@ class RuleSet:
             router=self.router,
             find=targets.find,
             turns=self._turns,
+            tally=self._summaries.of(ref, self._flow.journal_after_s) if spec.results == RESULTS_SUMMARY else None,
             wake=self._wake,
         )
 
@@ -174,7 +177,7 @@ class RuleSet:
 
     def arrived(self, arrival: Arrival, consumers: Sequence[Binding]) -> None:
         """Begin one execution for each of ``consumers``."""
-        settlement = Settlement(arrival.settle, len(consumers))
+        settlement = Settlement(arrival.settle, len(consumers)) if arrival.settle is not None else None
         if self.router.active:
             self._send(arrival, consumers, settlement)
         else:
@@ -183,7 +186,7 @@ class RuleSet:
         self._busy.update(consumers)
         self._sweep_later()
 
-    def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement) -> None:
+    def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement | None) -> None:
         source, message = Place(arrival.source), arrival.message
         if arrival.reliable or arrival.journal_now:  # hooks may change the message; the journal keeps what came
             message = message.clone()
@@ -276,6 +279,7 @@ class RuleSet:
             self._sweeper.cancel()
         for binding in self._busy:
             binding.abandon()
+        self._summaries.flush()
 
     def statistics(self) -> dict[str, int]:
         """Sums of the bindings' gauges and counters by name, and the router's."""

@@ -9,8 +9,9 @@ slice took. So a flood of one rule, or a chain that takes long, delays nobody bu
 from __future__ import annotations
 
 import asyncio
+from heapq import heappop, heappush, heapreplace
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 WINDOW_S = 0.02  # after it, what a rule has used is forgotten
 AT_ONCE_S = 0.002  # that a rule may use at once in a window
@@ -25,51 +26,63 @@ class Taker(Protocol):
         """Run one message that waits; False when none can run now."""
 
 
-class _Account:
-    """What a rule has used: in all (with what it was set back by), and in the window that began at ``since``."""
+class Account:
+    """What a rule has used: in all (with what it was set back by), and in the window that began at ``since``.
 
-    __slots__ = ("since", "total", "used")
+    ``ready``: it is among those that get turns.
+    """
+
+    __slots__ = ("ready", "since", "total", "used")
 
     def __init__(self) -> None:
         self.since = self.used = self.total = 0.0
+        self.ready = False
+
+    @property
+    def at_once(self) -> bool:
+        """True when the rule may run a message at once."""
+        return self.used < AT_ONCE_S or perf_counter() - self.since > WINDOW_S
+
+
+class _Ready(NamedTuple):
+    """A rule in the heap of those that get turns, by what it had used when it was put there."""
+
+    total: float
+    number: int  # falls, so that of equals the one that came last is first
+    taker: Taker
+    account: Account
 
 
 class Turns:
     """The turns of one node's rules. Times are seconds of ``perf_counter``."""
 
     def __init__(self) -> None:
-        self._accounts: dict[Taker, _Account] = {}
-        self._ready: dict[Taker, _Account] = {}
+        self._queue: list[_Ready] = []  # a heap
+        self._number = 0
         self._scheduled = False
         self._paused: asyncio.TimerHandle | None = None  # the next slice, while others have the loop
         self.slices = 0
         self.at_once = 0  # messages that ran without a turn since the last slice
 
-    def now(self, taker: Taker) -> bool:
-        """True when the rule may run a message at once."""
-        account = self._accounts.get(taker)
-        return account is None or account.used < AT_ONCE_S or perf_counter() - account.since > WINDOW_S
-
-    def used(self, taker: Taker, began: float) -> None:
-        """The rule has run since ``began``."""
-        account = self._accounts.get(taker)
-        if account is None:
-            account = self._accounts[taker] = _Account()
+    def used(self, account: Account, began: float) -> None:
+        """The rule of this account has run since ``began``."""
         now = perf_counter()
         if now - account.since > WINDOW_S:
             account.since, account.used = now, 0.0
         account.used += now - began
         account.total += now - began
-        self.at_once += taker not in self._ready
+        if not account.ready:
+            self.at_once += 1
 
-    def later(self, taker: Taker) -> None:
+    def later(self, taker: Taker, account: Account) -> None:
         """The rule has messages that wait: it gets turns."""
-        if taker not in self._ready:
-            account = self._accounts.setdefault(taker, _Account())
+        if not account.ready:
             # What it did not use while it had nothing to do is not saved up, nor is what it used while nobody waited.
-            least = min((other.total for other in self._ready.values()), default=0.0)
-            account.total = min(max(account.total, least), least + SETBACK_S)
-            self._ready[taker] = account
+            first = self._first()
+            least = first.total if first is not None else 0.0
+            account.total, account.ready = min(max(account.total, least), least + SETBACK_S), True
+            self._number -= 1
+            heappush(self._queue, _Ready(account.total, self._number, taker, account))
             if self._paused is not None:  # that pause was for others, not for this one
                 self._paused.cancel()
                 self._paused, self._scheduled = None, False
@@ -77,24 +90,27 @@ class Turns:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._slice)
 
-    def forget(self, taker: Taker) -> None:
-        """The rule is gone."""
-        self._accounts.pop(taker, None)
-        self._ready.pop(taker, None)
+    def _first(self) -> _Ready | None:
+        """The rule that has used least; on the way to it, those that have run since get their new places."""
+        queue = self._queue
+        while queue:
+            first = queue[0]
+            total = first.account.total
+            if total <= first.total:
+                return first
+            heapreplace(queue, _Ready(total, first.number, first.taker, first.account))
+        return None
 
     def _slice(self) -> None:
         self.slices += 1  # until it ends no other is scheduled, whatever its turns bring about
         others, self.at_once, self._paused = self.at_once, 0, None
         began = perf_counter()
-        while self._ready and perf_counter() - began < SLICE_S:
-            taker = min(reversed(self._ready), key=self._total_of)  # of equals the one that came last
-            if not taker.turn():
-                self._ready.pop(taker, None)
-        self._scheduled = bool(self._ready)
-        if others and len(self._ready) == 1:
+        while perf_counter() - began < SLICE_S and (first := self._first()) is not None:
+            if not first.taker.turn():  # it has run nothing, so it is still the first
+                heappop(self._queue)
+                first.account.ready = False
+        self._scheduled = bool(self._queue)
+        if others and len(self._queue) == 1:
             self._paused = asyncio.get_running_loop().call_later(perf_counter() - began, self._slice)
-        elif self._ready:
+        elif self._queue:
             asyncio.get_running_loop().call_soon(self._slice)
-
-    def _total_of(self, taker: Taker) -> float:
-        return self._ready[taker].total

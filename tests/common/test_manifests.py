@@ -134,6 +134,7 @@ def test_models_travel_as_kubeedge_writes_them() -> None:
         ("spec:\n", "spec:\n  retry: 3\n", 12, "spec.retry must be a map"),
         ("spec:\n", "spec:\n  enabled: maybe\n", 12, "spec.enabled: Expected `bool`, got `str`"),
         ("spec:\n", "spec:\n  qos: 1\n", 12, "unknown key spec.qos"),
+        ("spec:\n", "spec:\n  results: all\n", 12, "spec.results is 'all', expected single or summary"),
         ("kind: Rule\n", "kind: Rul\n", 7, "kind is 'Rul', expected one of Rule, RuleEndpoint"),
         ("v1\nkind: Rule\n", "v2\nkind: Rule\n", 6, "apiVersion is 'rules.kubeedge.io/v2', expected"),
     ],

@@ -119,3 +119,27 @@ async def test_executions_survive_the_same_kills(tmp_path: Path, victim: str):
         accepted = await stack.settled(1)
         assert await stack.counts() == {"relay": accepted}
     await broker.stop()
+
+
+async def test_summed_up_executions_survive_kills(tmp_path: Path):
+    """R1, F5: a rule with ``results: summary`` loses no count when its agent is killed: a source that was acknowledged
+    is in a summary on disk, and what was not comes again.
+    """
+    kills, at_once, count = 3, 20, COUNT // 2
+    broker = _broker("mosquitto", tmp_path)
+    await broker.start()
+    rules = BUS + rule("relay", "devices/+/telemetry", "fleet/{topic[1]}", results="summary")
+    async with Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
+        publishing = asyncio.create_task(
+            device.publish("devices/d1/telemetry", [b"%d" % n for n in range(count)], at_once=at_once)
+        )
+        for kill in range(kills):
+            await eventually(lambda: device.confirmed > count * (kill + 1) / (kills + 1), timeout=60)  # noqa: B023
+            stack.edge.kill()
+            stack.edge.start()
+        await publishing
+        await stack.settled(count)
+        accepted = await stack.settled(1)
+        assert await stack.counts() == {"relay": accepted}
+        assert any(row["count"] > 1 for row in await stack.of_cloud("get.results", limit=5000))
+    await broker.stop()

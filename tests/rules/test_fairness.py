@@ -20,7 +20,7 @@ import pytest
 
 from edge.flow.events import SendEvent
 from edge.messages import DELIVERED, Arrival, Delivery, Ending, FlowMessage
-from edge.rules.turns import Turns
+from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.status import RuleRef
 from tests.flow.chained import Chained, chained
@@ -132,6 +132,7 @@ class Burner:
 
     def __init__(self, turns: Turns, cost_s: float) -> None:
         self._turns, self._cost_s, self.used_s, self.messages, self.left = turns, cost_s, 0.0, 0, True
+        self.account = Account()
 
     def turn(self) -> bool:
         """Burn the time of one message."""
@@ -142,7 +143,7 @@ class Burner:
             pass
         self.used_s += perf_counter() - began
         self.messages += 1
-        self._turns.used(self, began)
+        self._turns.used(self.account, began)
         return True
 
 
@@ -152,10 +153,11 @@ async def test_a_slice_schedules_one_slice() -> None:
 
     class Asking(Burner):
         def turn(self) -> bool:
-            turns.later(self)
+            turns.later(self, self.account)
             return super().turn()
 
-    turns.later(asking := Asking(turns, 3e-3))
+    asking = Asking(turns, 3e-3)
+    turns.later(asking, asking.account)
     for _ in range(6):
         await asyncio.sleep(0)
     asking.left = False
@@ -167,7 +169,7 @@ async def test_turns_share_time_not_messages() -> None:
     turns = Turns()
     burners = [Burner(turns, cost_s) for cost_s in (10e-6, 100e-6, 2e-3)]
     for burner in burners:
-        turns.later(burner)
+        turns.later(burner, burner.account)
     went_round = 0
     while sum(burner.used_s for burner in burners) < 0.15:
         await asyncio.sleep(0)

@@ -25,7 +25,7 @@ from edge.rules.decision import REST_MAX_S, ChainDecision
 from edge.rules.execution import Execution
 from edge.rules.hooking import load_hooks, swap_hooks
 from edge.rules.store import NAME
-from edge.rules.turns import Turns
+from edge.rules.turns import Account, Turns
 from edge.settings import EdgeSettings, ListenerSettings, Settings
 from edge.status import RuleRef
 from tests.flow.node import ENDPOINTS, Played, rule
@@ -255,17 +255,19 @@ async def test_a_rule_rests_for_as_long_as_it_takes(tmp_path: Path) -> None:
 
 
 class Endless:
-    """A rule that always has something to do."""
+    """A rule that has something to do until ``left`` is False."""
 
     def __init__(self, turns: Turns) -> None:
-        self._turns, self.served = turns, 0
+        self._turns, self.served, self.left, self.account = turns, 0, True, Account()
 
     def turn(self) -> bool:
         """See Taker."""
+        if not self.left:
+            return False
         began = time.perf_counter()
         while time.perf_counter() - began < 0.0005:
             pass
-        self._turns.used(self, began)
+        self._turns.used(self.account, began)
         self.served += 1
         return True
 
@@ -274,12 +276,11 @@ async def test_a_rule_that_worked_alone_for_long_is_not_set_back_for_it() -> Non
     """F4: turns go by the time used while others wanted some, not by the time since the start."""
     turns = Turns()
     old, new = Endless(turns), Endless(turns)
-    turns.used(old, time.perf_counter() - 600)
-    turns.later(new)
-    turns.later(old)
+    turns.used(old.account, time.perf_counter() - 600)
+    turns.later(new, new.account)
+    turns.later(old, old.account)
     await eventually(lambda: new.served > 600, interval=0.001)
-    turns.forget(new)
-    turns.forget(old)
+    new.left = old.left = False
     assert old.served > 100
 
 
