@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import indent
 
 from common.chain.hookpoint import Engine
+from common.chain.run import Budgets
 from common.clock import ManualClock, SystemClock
 from common.rulechains import commands, source_of
 from common.rules import Rule
@@ -22,7 +23,9 @@ class Chained(Played):
     """A node whose rules have chains, with a clock of its own for their rests."""
 
     def __init__(self, path: Path, manifests: str, *, flow: FlowSettings | None = None) -> None:
-        self.engine, self.time = Engine(commands(), seed=1, clock=SystemClock()), ManualClock()
+        budgets = Budgets(wall_time_ms_max=0)  # a busy machine ends no run
+        self.engine = Engine(commands(), budgets=budgets, seed=1, clock=SystemClock())
+        self.time = ManualClock()
         self.points = ChainPoints(self.engine)
         super().__init__(path, manifests, decide=self.decide, points=self.points, flow=flow)
 
