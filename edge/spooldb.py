@@ -23,6 +23,7 @@ from common.rows import execute_rows
 from edge.batching import Frozen, Packed
 
 SCHEMA_VERSION = 3
+FSYNC_TRIES = 4  # of the WAL, written anew each time
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
@@ -174,6 +175,7 @@ class SpoolDb:
             self._pragma("synchronous = FULL")
             self._pragma("locking_mode = EXCLUSIVE")  # a second process on the same spool is refused, not interleaved
             with self._transaction() as db:
+                self._rewrite_wal()  # we have the lock, and SQLite has neither appended nor copied anything yet
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version == 0:
                     for statement in _SCHEMA.split(";"):
@@ -188,7 +190,6 @@ class SpoolDb:
                 elif version != SCHEMA_VERSION:
                     raise StorageError(f"{self._path}: spool of schema {version}, this program knows {SCHEMA_VERSION}")
                 state = self._own(db)
-            self._rewrite_wal()
             return state
         except (sqlite3.Error, OSError, UnicodeError) as exc:  # the last: of damage, named in an error's text
             self.close()
@@ -251,13 +252,21 @@ class SpoolDb:
     def _rewrite_wal(self) -> None:
         """Make sure that what was read is on the disk. After a failed fsync it may be in the page cache only, and the
         kernel, which reports the error once, takes it for written: a transaction that failed would count as durable.
+
+        What is written again is what the next fsync must write. Raises OSError when that fails, too, several times.
         """
-        with suppress(FileNotFoundError), open(f"{self._path}-wal", "r+b") as wal:
-            held = wal.read()
-            wal.seek(0)
-            wal.write(held)
-            wal.flush()
-            os.fsync(wal.fileno())
+        for left in reversed(range(FSYNC_TRIES)):
+            try:
+                with suppress(FileNotFoundError), open(f"{self._path}-wal", "r+b") as wal:
+                    held = wal.read()
+                    wal.seek(0)
+                    wal.write(held)
+                    wal.flush()
+                    os.fsync(wal.fileno())
+                return
+            except OSError:
+                if not left:
+                    raise
 
     def _own(self, db: sqlite3.Connection) -> State:
         row = db.execute("SELECT * FROM state").fetchone()
@@ -275,8 +284,14 @@ class SpoolDb:
         return State(Epoch(n, uuid), *counts)
 
     def close(self) -> None:
-        """Close the file; harmless when it is not open."""
+        """Close the file; harmless when it is not open.
+
+        Closing copies the WAL into the file and deletes it: what a failed fsync left in the page cache only is put on
+        the disk before, or a power cut meanwhile would take both.
+        """
         if self._db is not None:
+            with suppress(OSError):  # the disk is gone, then nothing is worse
+                self._rewrite_wal()
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None

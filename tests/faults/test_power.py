@@ -44,6 +44,23 @@ def test_fsync_that_fails_while_the_file_is_made(powerloss: Path, tmp_path: Path
                 cuts.one(lives, side, tmp_path / f"{eio}-{cut}", eio, [fault])
 
 
+@pytest.mark.parametrize(
+    ("seed", "faults"),
+    [
+        (2132031424, [Fault(68, 0, 822239567, eio=8, eio_count=3)]),
+        (701609428, [Fault(15, 0, 2013646712, eio=22, eio_count=3), Fault(62, 1, 1483737191, eio=5, eio_count=3)]),
+        (986940121, [Fault(81, 0, 217608962, eio=23, eio_count=1), Fault(79, 1, 1446268833, eio=10, eio_count=3)]),
+        (1050350129, [Fault(19, 2, 1870357774, eio=22, eio_count=3)]),
+    ],
+)
+def test_several_fsyncs_that_fail_in_a_row(powerloss: Path, tmp_path: Path, seed: int, faults: list[Fault]):
+    """Found by a soak: closing the file copies the WAL and deletes it; what failed fsyncs had left in the page cache
+    only was then on the disk neither here nor there.
+    """
+    with Lives(powerloss, cuts.SIDES["edge"].__name__) as lives:
+        cuts.one(lives, "edge", tmp_path / "life", seed, faults)
+
+
 def test_the_tool_finds_commits_that_are_not_synced(powerloss: Path, tmp_path: Path, rng: random.Random):
     """The same lives with ``synchronous = NORMAL`` lose accepted results: else the test above would prove nothing."""
     with (

@@ -127,6 +127,12 @@ class PreparedConnection:
     def close(self) -> None:
         """Stay open, for the next run."""
 
+    def __enter__(self) -> PreparedConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @contextmanager
     def begin(self) -> Iterator[PreparedConnection]:
         """A transaction, rolled back when the block raises anything."""

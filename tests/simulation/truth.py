@@ -127,6 +127,7 @@ class NodeTruth:
         for packed in (*changes.new_results, *changes.folded_results):
             self._accept(ids_in(packed.body))
         for key in changes.gone_messages:
+            require(key in self.in_window, "message {} was deleted, and it was not there", key)
             lost = [each for each in self.frozen[key] if each not in self.counted]
             require(not lost, "message {} was deleted, but the cloud has not counted {}", key, lost)
             self._leave(self.in_window.pop(key))
