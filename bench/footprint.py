@@ -200,7 +200,7 @@ async def _relay(messages: int) -> Row:
 
 
 async def _subscribed(edge: Program) -> bool:
-    buses = (await edge.ask("statistics"))["buses"]
+    buses = (await edge.ask("statistics"))["endpoints"]["eventbus"]
     return bool(buses) and all(bus["connected"] for bus in buses.values())
 
 
