@@ -24,10 +24,12 @@ from common.control import ControlServer, socket_path
 from common.errors import TransportError
 from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
+from common.messaging.announcing import Announcing
 from common.messaging.base import Link, Refused, Will
 from common.messaging.mqtt import MqttLayer
 from common.metrics import Family, exposition, families
 from common.models import ControllerPresence, rfc3339
+from common.tasks import Tasks
 from common.topics import controller_presence_topic
 from common.version import VERSION
 
@@ -94,6 +96,8 @@ class Controller:
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._operations.table())
+        self._tasks = Tasks("controller")
+        self._announcing = Announcing(self._say_again)
         self._stopping = False
         self._undo: list[Callable[[], Any]] = []  # what stop has to do, the last first
 
@@ -109,6 +113,8 @@ class Controller:
                 self._undo.append(part.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
+            self._tasks.start("announce", self._announcing.run)
+            self._undo.append(self._tasks.stop)
             await self.layer.start()
             self._undo.append(self.layer.stop)
         except BaseException:
@@ -131,6 +137,11 @@ class Controller:
     def _announce(self) -> None:
         log.info("%s: connected", self.settings.cloud.controller)
         self._publish_presence(online=True)
+        self._announcing.connected()
+
+    def _say_again(self) -> None:
+        if self._link.connected and not self._stopping:
+            self._publish_presence(online=True)
 
     def _disconnected(self, reason: str) -> None:
         level = logging.INFO if self._stopping else logging.WARNING

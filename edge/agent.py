@@ -19,6 +19,7 @@ from common.control import ControlServer, Operation, socket_path
 from common.errors import ControlError, FieldpostError, TransportError
 from common.faults import Fault, no_fault
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
+from common.messaging.announcing import Announcing
 from common.messaging.base import Link, Refused
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
@@ -119,6 +120,7 @@ class Agent:
             self._kinds[kind.type.name] = kind
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
         self._tasks = Tasks("edge")
+        self._announcing = Announcing(self._say_again)
         self._started = self._clock.monotonic()
         self._report = asyncio.Event()  # the next nodestatus is due now
         self._refusals = 0
@@ -145,6 +147,7 @@ class Agent:
         await self._layer.start()
         await self.host.connect()
         self._tasks.start("receive", self._receive)
+        self._tasks.start("announce", self._announcing.run)
         self._tasks.start("reload", self._reload)
         self._tasks.start("resend", self.uplink.run)
         self._tasks.start("nodestatus", self._send_nodestatus)
@@ -189,6 +192,11 @@ class Agent:
         self._presence.birth(self._link)
         self._report.set()
         self.uplink.connected()
+        self._announcing.connected()
+
+    def _say_again(self) -> None:
+        if self._link.connected:
+            self._presence.birth(self._link)
 
     async def _receive(self) -> None:
         while True:
@@ -207,9 +215,9 @@ class Agent:
         elif (operation, kind) == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
         elif isinstance(content, ControllerPresence):
-            log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
-            self._report.set()
-            self.uplink.controller(content.controller, content.online)
+            if self.uplink.controller(content.controller, content.online):
+                log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
+                self._report.set()
         else:
             log.warning("message %s of type %s ignored: unknown here", operation, kind)
 

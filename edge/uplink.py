@@ -99,9 +99,10 @@ class Uplink:
         self._pace = PROBE
         self._send_again()
 
-    def controller(self, name: str, online: bool) -> None:
-        """A controller came or went. With none, one message probes, not the window (P5.4)."""
-        fresh = online and name not in self._controllers
+    def controller(self, name: str, online: bool) -> bool:
+        """A controller came or went; False if that was known. With none, one message probes, not the window (P5.4)."""
+        known = name in self._controllers
+        fresh = online and not known
         (self._controllers.add if online else self._controllers.discard)(name)
         if not self._controllers:
             self._pace = PROBE
@@ -110,6 +111,7 @@ class Uplink:
                 self._attended()
             self._pace = max(self._pace, SLOW_START)
             self._send_again()
+        return known is not online
 
     def _send_again(self) -> None:
         self._patience = self._settings.resend_first_s

@@ -26,6 +26,7 @@ import msgspec
 
 from common.errors import QueueFullError, TransportError
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message, new
+from common.messaging.announcing import Announcing
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import DELIVERED, FAILED, Confirmation, ControllerPresence, NodeStatus, Refusal
@@ -131,6 +132,7 @@ class Node:
         self._window = window
         self._due = asyncio.Event()
         self._tasks = Tasks(name)
+        self._announcing = Announcing(self._say_again)
 
     async def start(self) -> None:
         """Begin to connect."""
@@ -139,6 +141,7 @@ class Node:
         self.link.on_connect = self._connected
         await self.layer.start()
         self._tasks.start("receive", self._receive)
+        self._tasks.start("announce", self._announcing.run)
         self._tasks.start("resend", self.uplink.run)
         self._tasks.start("nodestatus", self._report)
 
@@ -168,6 +171,11 @@ class Node:
         self._presence.birth(self.link)
         self._due.set()
         self.uplink.connected()
+        self._announcing.connected()
+
+    def _say_again(self) -> None:
+        if self.link.connected:
+            self._presence.birth(self.link)
 
     async def _receive(self) -> None:
         while True:
@@ -179,9 +187,8 @@ class Node:
             self.uplink.confirmed(msgspec.convert(content, Confirmation))
         elif told == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
-        elif isinstance(content, ControllerPresence):
+        elif isinstance(content, ControllerPresence) and self.uplink.controller(content.controller, content.online):
             self._due.set()
-            self.uplink.controller(content.controller, content.online)
 
     async def _report(self) -> None:
         resource = build_resource(self.name, DEFAULT_NAMESPACE, NODESTATUS, self.name)
