@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
+from sqlalchemy import Connection
 
 from common.models import Epoch, ExecResult, LossRecord, NodeBirth, NodeStatus
+
+T = TypeVar("T")
 
 # Reasons with which a commit refuses a message.
 STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
@@ -226,6 +229,17 @@ class Store(Protocol):
 
     async def stop(self) -> None:
         """Commit what waits and close."""
+        ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` in one of the writer's transactions, and return what it returns once that is committed.
+
+        For what is rare. It may run more than once, and may raise ControlError before it has changed anything.
+        """
+        ...
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on a reader's connection and thread."""
         ...
 
     async def commit(self, messages: Sequence[StatusMessage]) -> CommitOutcome:

@@ -13,6 +13,7 @@ _ADDED = {
         nodes.c.born_n, nodes.c.claim, nodes.c.reported_at, progress.c.state, progress.c.session, progress.c.ended,
         dead_letters.c.times,
     ),
+    3: (),
 }  # fmt: skip
 
 

@@ -37,7 +37,9 @@ class SqlReads:
         self._reader: Engine | None = None
         self._pool = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-read")
 
-    async def _read(self, query: Callable[[Connection], T]) -> T:
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """See Store."""
+
         def work() -> T:
             if self._reader is None:  # somebody asks while the controller starts or stops
                 raise StorageError("the store is not open; try again in a moment")
@@ -48,36 +50,36 @@ class SqlReads:
 
     async def nodes(self) -> list[NodeRow]:
         """See Store."""
-        return await self._read(queries.nodes_all)
+        return await self.read(queries.nodes_all)
 
     async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
         """See Store."""
-        return await self._read(lambda conn: queries.rules(conn, namespace, rule, per_node))
+        return await self.read(lambda conn: queries.rules(conn, namespace, rule, per_node))
 
     async def results(
         self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
     ) -> list[ResultRow]:
         """See Store."""
-        return await self._read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since))
+        return await self.read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since))
 
     async def last_result(self) -> int:
         """See Store."""
-        return await self._read(queries.last_result)
+        return await self.read(queries.last_result)
 
     async def errors(self, *, namespace: str = "", rule: str = "") -> list[ErrorRow]:
         """See Store."""
-        return await self._read(
+        return await self.read(
             lambda conn: queries.errors_of(conn, namespace, rule, self._settings.errors_per_rule_max)
         )
 
     async def dead_letters(self, *, limit: int = 100, which: Letters = ALL_LETTERS) -> list[DeadLetter]:
         """See Store."""
-        return await self._read(lambda conn: queries.letters_newest(conn, limit, which))
+        return await self.read(lambda conn: queries.letters_newest(conn, limit, which))
 
     async def losses(self, *, node: str = "", kind: str = "", limit: int = 100) -> list[LossRow]:
         """See Store."""
-        return await self._read(lambda conn: losses_of(conn, node, kind, limit))
+        return await self.read(lambda conn: losses_of(conn, node, kind, limit))
 
     async def counted(self) -> dict[str, Counted]:
         """See Store."""
-        return await self._read(queries.counted)
+        return await self.read(queries.counted)

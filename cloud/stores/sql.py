@@ -171,7 +171,8 @@ class SqlStore(SqlReads):
         self._writer.submit(_Presence(birth, epoch, at, future, retained, received))
         return await future
 
-    async def _task(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """See Store."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.submit(_Task(work, future))
         return await future
@@ -184,11 +185,11 @@ class SqlStore(SqlReads):
             write_losses(conn, self._statements.insert, lost, self._settings.losses_per_node_max)
             return present
 
-        return await self._task(work)
+        return await self.write(work)
 
     async def drop_letters(self, which: Letters) -> int:
         """See Store."""
-        return await self._task(lambda conn: queries.drop_letters(conn, which))
+        return await self.write(lambda conn: queries.drop_letters(conn, which))
 
     async def report(self, node: str, status: NodeStatus, at: float) -> None:
         """See Store."""

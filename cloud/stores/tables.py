@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER makes SQLite number the rows itself
@@ -170,4 +170,81 @@ losses = Table(
     Column("detail", Text, nullable=False),
     Column("received_at", Double, nullable=False),
     Column("origin", String(5), nullable=False),  # edge or cloud
+)
+
+# Desired state (P6): what is wanted, whoever said so. ``version`` rises with each change of ``manifest``.
+objects = Table(
+    "objects",
+    metadata,
+    Column("kind", String(16), primary_key=True),  # Rule or RuleEndpoint
+    Column("namespace", String(63), primary_key=True),
+    Column("name", String(253), primary_key=True),
+    Column("uid", String(64), nullable=False),  # anew when it is deleted and made again
+    Column("version", BigInteger, nullable=False),
+    Column("manifest", Text, nullable=False),  # JSON, as it goes to the nodes
+    Column("origin", String(16), nullable=False),  # api or kubernetes
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What is wanted and reported of an object on a node (P6.3). A row outlives the object: a result is taken only when its
+# rule's uid has a row of its node here (P6.4). ``desired`` 0: the node is to have it no more.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("namespace", String(63), primary_key=True),
+    Column("name", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("desired", BigInteger, nullable=False),  # version
+    Column("reported", BigInteger, nullable=False, server_default="0"),  # version that the node runs, 0: none
+    Column("refused", BigInteger, nullable=False, server_default="0"),  # version that the node refused last, 0: none
+    Column("state", String(16), nullable=False),  # pending, applied, failed, removed
+    Column("error", Text, nullable=False, server_default=""),
+    Column("changed_at", Double, nullable=False),
+    Column("sent_at", Double, nullable=False, server_default="0"),
+    Index("assignments_by_object", "kind", "namespace", "name"),
+    sqlite_with_rowid=False,
+)
+
+# The outbox (P8.2), in two halves: the transaction that changes what is told of a rule raises its version here, once,
+# however many sinks there are; what each sink was told is in ``deliveries``.
+changes = Table(
+    "changes",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("rule", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("changed_at", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("sink", String(64), primary_key=True),
+    Column("namespace", String(63), primary_key=True),
+    Column("rule", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),  # that the sink has, 0: none
+    Column("delivered_at", Double, nullable=False, server_default="0"),
+    Column("claimed_until", Double, nullable=False, server_default="0"),
+    Column("claimed_by", String(63), nullable=False, server_default=""),
+    Column("attempts", BigInteger, nullable=False, server_default="0"),  # in a row that failed
+    Column("next_at", Double, nullable=False, server_default="0"),
+    Column("refused", Text, nullable=False, server_default=""),  # why the sink will never take it (P8.2)
+    sqlite_with_rowid=False,
+)
+
+# Who does what only one controller may do at a time (P8.3, decision 10).
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(63), nullable=False),
+    Column("until", Double, nullable=False),
+    sqlite_with_rowid=False,
 )
