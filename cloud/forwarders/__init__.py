@@ -1,0 +1,1 @@
+"""Forwarders: the status of rules, onward to sinks of every kind (protocol P8.2)."""
