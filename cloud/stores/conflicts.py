@@ -5,7 +5,8 @@ disk before it names it. So two uuids under one counter prove two spools, whatev
 A birth also says how its spool came to be: ``previous`` are epochs that it holds messages of, ``follows`` the last one
 that froze a message, and how far. A cloud that has seen more of that epoch than its own successor knows of, has seen
 another spool. These proofs hold for births that a broker kept or delayed, too, and in any order of births and messages.
-A birth with a counter below the known one proves nothing: it may be late. What proves is a message of an epoch that the
+A birth with a counter below the known one proves nothing: it may be late. So may one whose next sequence had come long
+before: it is believed when its agent says it again. What proves is a message of an epoch that the
 known spool has never had, or that ended before it (``writes``); until then such an agent has sent nothing to count.
 """
 
@@ -15,6 +16,8 @@ from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from itertools import chain
 from typing import Any, NamedTuple
+
+import msgspec
 
 from cloud.progress import Progress
 from cloud.stores.tables import NORMAL, REPLACED
@@ -98,12 +101,26 @@ def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], past: Collection[E
     if own is not None and not claim.retained and own.session < claim.birth.session:
         following = claim.birth.next_sequence
         if 0 < following <= claim.received:
+            if not _said_again(row["claim"], claim.birth):
+                return Verdict(Sight.ASTRAY)
             text = f"epoch {epoch} is known up to message {claim.received}, but its agent goes on from {following}"
             return _doubt(epoch, text, following, claim.received)
     known = (row["epoch_n"], row["session"], not row["online"])
     if row["epoch_n"] and (epoch.n, claim.birth.session, False) < known:
         return _OLD
     return _GOOD
+
+
+def _said_again(before: str, birth: NodeBirth) -> bool:
+    """True when the birth that was heard last (JSON) and was not taken was the same one, said at another time.
+
+    An agent says its birth again seconds after a connect. One that is set back still says a next sequence below what is
+    known; of an agent whose birth was only late, what it says again tells of the messages that had overtaken it.
+    """
+    if not before:
+        return False
+    last = msgspec.json.decode(before, type=NodeBirth)
+    return (last.epoch, last.session) == (birth.epoch, birth.session) and last.time != birth.time
 
 
 def other_name(

@@ -165,17 +165,34 @@ async def test_an_old_copy_shows_itself_by_its_first_message(tmp_path: Path) -> 
 
 
 async def test_a_spool_set_back_within_its_epoch(tmp_path: Path) -> None:
-    """P5.8: a machine resumed from a snapshot is born with a next sequence that had come long before; then replaced."""
+    """P5.8: a machine resumed from a snapshot is born with a next sequence that had come long before, and says so once
+    more; then replaced. The same birth that comes twice, as brokers do, is no second word.
+    """
     async with open_store(tmp_path) as store:
         await take(store, born(epoch(7)))
         await store.commit([status(n, of=epoch(7)) for n in range(1, 10)])
-        again = born(epoch(7), session=2, next_sequence=5)
+        again = born(epoch(7), session=2, next_sequence=5, time="t1")
+        for _ in range(2):
+            assert not await take(store, again, received=9)
+            assert await conflict(store) == ""
+        again = born(epoch(7), session=2, next_sequence=5, time="t2")
         assert not await take(store, again, received=9)
         assert "known up to message 9, but its agent goes on from 5" in await conflict(store)
         assert (await store.commit([status(5, of=epoch(7))])).refused[0].reason == "conflict"
         await store.replace("edge-1", AT)
         assert (await store.commit([status(5, of=epoch(7))])).new == 1
         assert await take(store, again, received=4)
+
+
+async def test_a_birth_that_is_minutes_late_is_no_conflict(tmp_path: Path) -> None:
+    """P5.8: messages that overtook their agent's birth prove nothing, and what it says again is taken."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(n, of=epoch(7)) for n in range(1, 6)])
+        assert not await take(store, born(epoch(7), session=1, next_sequence=1, time="t1"), received=5)
+        assert await take(store, born(epoch(7), session=1, next_sequence=6, time="t2"), received=5)
+        assert await take(store, born(epoch(8), session=1, next_sequence=1, time="t3"))
+        assert await conflict(store) == ""
+        assert (await store.commit([status(6, of=epoch(7))])).new == 1
 
 
 async def test_what_goes_on_from_an_epoch_in_doubt_is_in_doubt(tmp_path: Path) -> None:

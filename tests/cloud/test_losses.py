@@ -169,8 +169,9 @@ async def test_a_birth_knows_what_had_come_well_before_it(tmp_path: Path) -> Non
         await eventually(lambda: controller.sessions.statistics()["births"] == 2)
         assert (await controller.sessions.nodes())[0].conflict == ""
         clock.advance(SETTLED_S)
-        node.presence(birth(1, session=3, next_sequence=2))
-        await eventually(lambda: controller.sessions.statistics()["ignored"] == 1)
+        for at, ignored in (("t1", 1), ("t2", 2)):  # an agent says it again
+            node.presence(birth(1, session=3, next_sequence=2, time=at))
+            await eventually(lambda ignored=ignored: controller.sessions.statistics()["ignored"] == ignored)
         (row,) = await controller.sessions.nodes()
         assert row.state == "conflict"
         assert "known up to message 3, but its agent goes on from 2" in row.conflict
