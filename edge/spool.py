@@ -270,8 +270,10 @@ class Spool:
     @property
     def room(self) -> int:
         """How many results may be queued now; 0 holds the sources back."""
+        if self.stats.held:
+            return 0
         room = self._queue_max - self._writer.waiting
-        return 0 if room < 0 or self.stats.held else room
+        return room if room > 0 else 0
 
     async def stop(self) -> None:
         """Commit what is queued and close the file."""

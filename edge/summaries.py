@@ -27,7 +27,7 @@ Callback = Callable[[], None]
 
 
 class _Sum(msgspec.Struct, eq=False):
-    """Executions of one outcome and reason. Times are unix seconds, durations microseconds."""
+    """Executions of one outcome and reason. Times are monotonic seconds, durations microseconds."""
 
     first: float
     last: float = 0.0
@@ -46,21 +46,26 @@ class Tally:
 
     def __init__(self, owner: Summaries, rule: RuleRef, early_s: float) -> None:
         self.early_s = early_s
-        self._owner, self._rule, self._time = owner, rule, owner.time
+        self._owner, self._rule = owner, rule
         self._sums: dict[tuple[str, str], _Sum] = {}
+        self._last = _Sum(0.0)  # the sum that was added to last; mostly the next execution ends the same way
 
     def add(
-        self, ending: Ending, source_id: str, duration_us: int, attempts: int = 1, on_durable: Callback | None = None
+        self,
+        ending: Ending,
+        source_id: str,
+        now: float,
+        duration_us: int,
+        attempts: int = 1,
+        on_durable: Callback | None = None,
     ) -> None:
-        """Count one execution that ended well; ``on_durable`` is called when a power cut cannot take its summary."""
-        now = self._time()
-        key = ending.outcome, ending.reason
-        found = self._sums.get(key)
-        if found is None:
-            if not self._sums:
-                self._owner.begun(self)
-            found = self._sums[key] = _Sum(now)
-        found.last, found.ending, found.source_id, found.duration_us = now, ending, source_id, duration_us
+        """Count one execution that ended well at ``now`` (monotonic seconds); ``on_durable`` is called when a power cut
+        cannot take its summary.
+        """
+        found = self._last
+        if found.ending is not ending:
+            found = self._last = self._sum(ending, now)
+        found.last, found.source_id, found.duration_us = now, source_id, duration_us
         found.count += 1
         found.duration_sum += duration_us
         if duration_us > found.duration_max:
@@ -71,19 +76,33 @@ class Tally:
             found.waiting.append(on_durable)
             self._owner.hurry(self)
 
+    def _sum(self, ending: Ending, now: float) -> _Sum:
+        key = ending.outcome, ending.reason
+        found = self._sums.get(key)
+        if found is None:
+            if not self._sums:
+                self._owner.begun(self)
+            found = self._sums[key] = _Sum(now)
+        found.ending = ending
+        return found
+
     def give(self, status: Status) -> None:
         """Make the results. Raises QueueFullError: what the spool did not take is still here, and adds up."""
+        wall = self._owner.wall()
         for key, found in list(self._sums.items()):
-            status.take(self._result(found), partial(_tell, found.waiting) if found.waiting else None)
+            status.take(self._result(found, wall), partial(_tell, found.waiting) if found.waiting else None)
             del self._sums[key]
+            if found is self._last:
+                self._last = _Sum(0.0)
 
-    def _result(self, found: _Sum) -> ExecResult:
+    def _result(self, found: _Sum, wall: float) -> ExecResult:
+        """The result of a sum; ``wall`` is unix time less monotonic time, in seconds."""
         rule, ending, many = self._rule, found.ending, found.count > 1
         return ExecResult(
             rule.name,
             rule.namespace,
             SUCCESS,
-            time=rfc3339(found.last),
+            time=rfc3339(wall + found.last),
             outcome=ending.outcome,
             reason=ending.reason,
             duration_us=found.duration_us,
@@ -92,7 +111,7 @@ class Tally:
             source_id=found.source_id,
             step=ending.step,
             count=found.count,
-            first=rfc3339(found.first) if many else "",
+            first=rfc3339(wall + found.first) if many else "",
             duration_sum=found.duration_sum if many else 0,
             duration_max=found.duration_max if many else 0,
             rule_uid=rule.uid,
@@ -103,7 +122,7 @@ class Summaries:
     """The tallies of all rules, and when they are written."""
 
     def __init__(self, status: Status, clock: Clock | None = None) -> None:
-        self._status, self.time = status, (clock or SystemClock()).time
+        self._status, self._clock = status, clock or SystemClock()
         self._open: dict[Tally, None] = {}
         self._hurried: dict[Tally, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -111,6 +130,10 @@ class Summaries:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def wall(self) -> float:
+        """Unix time less monotonic time, in seconds."""
+        return self._clock.time() - self._clock.monotonic()
 
     def of(self, rule: RuleRef, early_s: float) -> Tally:
         """The tally of one rule; ``early_s`` is how long the source of a reliable arrival may wait, in seconds."""

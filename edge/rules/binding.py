@@ -48,6 +48,8 @@ from edge.summaries import Tally
 
 log = logging.getLogger(__name__)
 
+WELL = (DELIVERED_OUTCOME, FILTERED)  # outcomes of executions that a tally may sum up
+
 
 class Decision(Protocol):
     """What a rule's chain says of a message (``edge.rules.decision``)."""
@@ -97,6 +99,7 @@ class Binding:
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
+        self._now = self._clock.monotonic
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
@@ -143,22 +146,25 @@ class Binding:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def take(self, arrival: Arrival, settlement: Settlement | None) -> None:
-        """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``)."""
-        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
-        execution.entered = True
+    def take(self, arrival: Arrival, settlement: Settlement | None) -> bool:
+        """Begin an execution and run it, or queue it, or drop it at the bound (``queue_full``).
+
+        True when ``sweep`` must be called: it did not end at once, or something is left to do for it.
+        """
+        execution = Execution(self, arrival, settlement, self._now(), arrival.message, self.rule, entered=True)
         if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
             if arrival.journal_now:
                 self._journal(execution.since)
         self._run_or_queue(execution)
+        return not execution.ended or bool(self._reliable or self._unrecorded)
 
     def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
         """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows.
 
         ``item``: it comes from the journal.
         """
-        execution = Execution(self, arrival, settlement, self._clock.monotonic(), arrival.message, self.rule)
+        execution = Execution(self, arrival, settlement, self._now(), arrival.message, self.rule)
         self._begun += 1
         if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
@@ -217,7 +223,7 @@ class Binding:
         It passes the hooks again, as the journal keeps what came; what a rule forwarded has passed them. The target
         gets the time of one execution to become ready.
         """
-        self._patient_until = self._clock.monotonic() + self.timeout_s
+        self._patient_until = self._now() + self.timeout_s
         arrival = Arrival.restored(FlowMessage(item.payload, item.topic, item.msg_id), item.rest)
         execution = self.begin(arrival, None, item)
         if self._router.active and not arrival.source.startswith("rule/"):
@@ -245,7 +251,7 @@ class Binding:
 
     def sweep(self) -> None:
         """Journal what takes long, end what is overdue, and start what waits; called every few milliseconds."""
-        now = self._clock.monotonic()
+        now = self._now()
         self._journal(now - self._flow.journal_after_s)
         while self._running and (overdue := next(iter(self._running))).deadline <= now:
             text = f"the target did not answer within {self.timeout_s:g} s"
@@ -266,7 +272,7 @@ class Binding:
             self.follow(self._after)
             if self._after is not None:
                 return False
-        if self._patient_until and not self._target.ready and self._clock.monotonic() < self._patient_until:
+        if self._patient_until and not self._target.ready and self._now() < self._patient_until:
             return False
         self._patient_until = 0.0
         return True
@@ -311,7 +317,7 @@ class Binding:
             self._turns.at_once += 1
         if isinstance(decided, Ending):
             return self._end(execution, decided)
-        execution.deadline = self._clock.monotonic() + self.timeout_s
+        execution.deadline = self._now() + self.timeout_s
         self._running[execution] = None
         self._send(execution, decided or self._target_id)
 
@@ -334,7 +340,7 @@ class Binding:
         if not execution.entered:  # a hook sent it past the rule
             self._begun -= 1
             execution.entered = True
-            execution.deadline = self._clock.monotonic() + self.timeout_s
+            execution.deadline = self._now() + self.timeout_s
             self._running[execution] = None
         execution.target_id = target_id
         execution.target = self._target
@@ -383,7 +389,7 @@ class Binding:
     def _again(self, execution: Execution, delivery: Retry) -> bool:
         """Try once more later; False when the tries are used up, or the time would be over before."""
         wait = max(delivery.after, self._retry.backoff_s * 2 ** (execution.attempts - 1))
-        if execution.attempts >= self._retry.attempts or self._clock.monotonic() + wait >= execution.deadline:
+        if execution.attempts >= self._retry.attempts or self._now() + wait >= execution.deadline:
             return False
         execution.attempts += 1
         asyncio.get_running_loop().call_later(wait, self._deliver, execution)
@@ -409,9 +415,7 @@ class Binding:
 
     def _complete(self, execution: Execution, ending: Ending) -> None:
         """``onComplete`` of the target, if it was reached, then of the rule: once each, whatever happened."""
-        error = (
-            None if ending.outcome in (DELIVERED_OUTCOME, FILTERED) else ExecutionError(ending.reason, ending.detail)
-        )
+        error = None if ending.outcome in WELL else ExecutionError(ending.reason, ending.detail)
         if execution.target is not None:
             self._router.complete(execution.message, Place(execution.target_id), error)
         self._router.complete(execution.message, self._place, error)
@@ -419,10 +423,11 @@ class Binding:
     def _record(self, execution: Execution) -> bool:
         settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
         source_id = execution.arrival.message.msgid
-        duration_us = int((self._clock.monotonic() - execution.since) * 1e6)
+        now = self._now()
+        duration_us = int((now - execution.since) * 1e6)
         on_durable = settlement.one if settlement is not None and not input_id else None
-        if self._tally is not None and not input_id and ending.outcome in (DELIVERED_OUTCOME, FILTERED):
-            self._tally.add(ending, source_id, duration_us, execution.attempts, on_durable)
+        if self._tally is not None and not input_id and ending.outcome in WELL:
+            self._tally.add(ending, source_id, now, duration_us, execution.attempts, on_durable)
             return True
         try:
             self._status.record(

@@ -58,7 +58,8 @@ class ChainDecision:
         outcome = self._point.run(inputs)
         if not outcome.ok:
             return self._failed(outcome)
-        self._limits, self._rest_s = 0, REST_FIRST_S
+        if self._limits:
+            self._limits, self._rest_s = 0, REST_FIRST_S
         if self._writes and "MSG" in (outputs := outcome.outputs):
             execution.message = changed(execution.message, seen, outputs["MSG"])
         return None if outcome.verb == "accept" else self._verdict(outcome)

@@ -180,11 +180,13 @@ class RuleSet:
         settlement = Settlement(arrival.settle, len(consumers)) if arrival.settle is not None else None
         if self.router.active:
             self._send(arrival, consumers, settlement)
+            self._busy.update(consumers)
         else:
             for binding in consumers:
-                binding.take(arrival, settlement)
-        self._busy.update(consumers)
-        self._sweep_later()
+                if binding.take(arrival, settlement):
+                    self._busy.add(binding)
+        if self._busy:
+            self._sweep_later()
 
     def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement | None) -> None:
         source, message = Place(arrival.source), arrival.message

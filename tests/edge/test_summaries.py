@@ -56,9 +56,9 @@ async def test_a_summary_says_all_that_its_executions_said_together() -> None:
     summaries = Summaries(status, clock)
     tally = summaries.of(RULE, 0.02)
     for at, duration in enumerate((30, 70, 20)):
-        tally.add(Ending(DELIVERED), f"m{at}", duration, attempts=1 + at % 2)
+        tally.add(Ending(DELIVERED), f"m{at}", clock.monotonic(), duration, attempts=1 + at % 2)
         clock.now += 0.25
-    tally.add(Ending(FILTERED, "chain_drop", "", "chain main:main:1"), "m9", 5)
+    tally.add(Ending(FILTERED, "chain_drop", "", "chain main:main:1"), "m9", clock.monotonic(), 5)
     status.full = False
     summaries.flush()
     (many, _), (one, _) = status.taken
@@ -78,11 +78,11 @@ async def test_what_a_full_spool_does_not_take_adds_up() -> None:
     status, told = Refusing(), []
     summaries = Summaries(status, Clock())
     tally = summaries.of(RULE, 0.001)
-    tally.add(Ending(DELIVERED), "a", 1, on_durable=lambda: told.append("a"))
+    tally.add(Ending(DELIVERED), "a", 0.0, 1, on_durable=lambda: told.append("a"))
     summaries.flush()
     assert status.taken == []
     assert len(summaries) == 1
-    tally.add(Ending(DELIVERED), "b", 1, on_durable=lambda: told.append("b"))
+    tally.add(Ending(DELIVERED), "b", 0.0, 1, on_durable=lambda: told.append("b"))
     status.full = False
     await eventually(lambda: status.taken)
     ((result, on_durable),) = status.taken
