@@ -100,7 +100,8 @@ class NodeTruth:
         share = self.window.backlog_share
         most = math.ceil(share / (1 - share)), math.ceil((1 - share) / share)
         for message in changes.new_messages:
-            if not message.weight:  # a loss record is of no rule
+            if not message.weight:  # a loss record names no results: it may have been the turn of either lane
+                self._in_a_row = [0, 0]
                 continue
             lane = 0 if self._behind.issuperset(ids_in(message.payload)) else 1
             self._in_a_row[1 - lane] = 0
