@@ -12,7 +12,7 @@ SUITE = ("test_conflicts", "test_leases", "test_losses", "test_store", "test_sto
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    config.addinivalue_line("markers", "sqlite: looks into the file of a SQLite store, so it runs with that alone")
+    config.addinivalue_line("markers", "sqlite: of the store's suite, but for SQLite alone")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -231,6 +231,17 @@ async def test_a_late_birth_opens_no_retired_epoch(tmp_path: Path) -> None:
         assert await totals(store) == (2, 0)
 
 
+async def test_a_late_birth_retires_no_later_epoch(tmp_path: Path) -> None:
+    """P5.7: what an older birth does not name it could not know of; nothing that was counted counts once more."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(1, of=epoch(5)), status(1, of=epoch(4))])
+        await store.presence(birth(3), epoch(3), AT)
+        await store.presence(birth(4), epoch(4), AT)
+        outcome = await store.commit([status(1, of=epoch(4))])
+        assert (outcome.new, outcome.duplicate) == (0, 1)
+        assert await totals(store) == (2, 0)
+
+
 @pytest.mark.sqlite
 async def test_retired_epochs_are_remembered_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R1.6: a crash loop with a stuck message fills no table, and a message older than memory raises no alarm."""
