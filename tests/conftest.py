@@ -1,13 +1,15 @@
-"""Fixtures for all tests: a real broker of each kind, one per test, on a free port."""
+"""Fixtures for all tests: a real broker of each kind, one per test, on a free port; PostgreSQL, one per session."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, Protocol, find_mosquitto
+from tests.support.postgres import NO_POSTGRES, URL_VARIABLE, Postgres, Schemas, find_postgres, own_server, server
 
 ANY_BROKER = ("embedded-3.1.1", "mosquitto-5", "mosquitto-3.1.1")
 
@@ -56,3 +58,21 @@ async def _mosquitto(directory: Path, protocol: Protocol) -> AsyncIterator[Mosqu
         yield broker
     finally:
         await broker.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_schemas() -> Iterator[Schemas]:
+    """Empty schemas in a PostgreSQL database of this session."""
+    if find_postgres() is None and not os.environ.get(URL_VARIABLE):
+        pytest.skip(NO_POSTGRES)
+    with server() as url:
+        yield Schemas(url)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that the test may kill."""
+    if find_postgres() is None:
+        pytest.skip(NO_POSTGRES)
+    with own_server() as started:
+        yield started

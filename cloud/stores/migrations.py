@@ -1,11 +1,16 @@
-"""The schema's versions: a new database is made whole, an older one is brought up to date, a newer one is refused."""
+"""The schema's versions: a new database is made whole, an older one is brought up to date, a newer one is refused.
+
+Several controllers may start at the same moment: SQLite's transaction holds the file, PostgreSQL's an advisory lock.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.schema import CreateColumn
 
 from cloud.stores.tables import SCHEMA_VERSION, dead_letters, metadata, nodes, progress, schema
+
+SCHEMA_LOCK = 0x6669656C64706F73  # key of the advisory lock: "fieldpos" in ASCII
 
 # What each version added to tables that were there before. Whole new tables need no word here.
 _ADDED = {
@@ -22,6 +27,8 @@ def migrate(conn: Connection) -> int:
 
     A version above SCHEMA_VERSION changes nothing: the caller refuses it.
     """
+    if conn.dialect.name == "postgresql":
+        conn.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
     metadata.create_all(conn, tables=[schema])
     found: int | None = conn.execute(select(schema.c.version)).scalar()
     if found is None:

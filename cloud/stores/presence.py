@@ -89,7 +89,7 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     conn.execute(_SET_NODE, {"of": birth.node, **values})
     known = _known(claim, held, past, dict(row))
     losses = _take_epochs(conn, dialect_insert, known, claim, at)
-    _retire_unnamed(conn, birth.node, {**held, **known}, known)
+    _retire_unnamed(conn, claim, {**held, **known}, known)
     retire(conn, birth.node, values["lowest_n"], row["retired_through"])
     if values["born_n"] > RETIRED_MAX:
         conn.execute(_TOO_OLD, {"of": birth.node, "n": values["born_n"] - RETIRED_MAX})
@@ -199,9 +199,10 @@ def _take_epochs(
     return losses
 
 
-def _retire_unnamed(conn: Connection, node: str, held: Mapping[Epoch, Held], named: Collection[Epoch]) -> None:
+def _retire_unnamed(conn: Connection, claim: Claim, held: Mapping[Epoch, Held], named: Collection[Epoch]) -> None:
     """Retire the epochs that a good birth does not name, below the highest confirmed one (P5.7), and those that were
-    named once and have never sent.
+    named once and have never sent; all of them older than its own, for of later ones a birth that comes late says
+    nothing.
 
     Each by itself: a message that stays stuck in an old epoch must not keep all later ones open until there are too
     many.
@@ -210,11 +211,11 @@ def _retire_unnamed(conn: Connection, node: str, held: Mapping[Epoch, Held], nam
     confirmed = max((epoch.n for epoch, what in normal.items() if what.progress.highest), default=0)
     _forget(
         conn,
-        node,
+        claim.birth.node,
         [
             (*epoch, what.ended)
             for epoch, what in sorted(normal.items())
-            if epoch not in named and (epoch.n < confirmed or not what.progress.highest)
+            if epoch not in named and epoch.n < claim.epoch.n and (epoch.n < confirmed or not what.progress.highest)
         ],
     )
 

@@ -1,4 +1,4 @@
-"""The store on SQLAlchemy Core: SQLite by default (WAL, synchronous FULL), written so that PostgreSQL takes the same.
+"""The store on SQLAlchemy Core: SQLite by default (WAL, synchronous FULL), PostgreSQL for several controllers.
 
 Theory of operation. All writes are operations of one GroupWriter: its thread takes what waits, does it in one
 transaction, and hands the outcomes back. Any trouble of the database itself (locked, full, broken off, fate of the
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, insert, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from cloud.settings import StoreSettings
 from cloud.stores import queries
@@ -32,7 +32,7 @@ from cloud.stores.base import (
     StatusMessage,
 )
 from cloud.stores.conflicts import Claim
-from cloud.stores.engine import make_engine
+from cloud.stores.engine import is_of_values, make_engine
 from cloud.stores.losses import write_losses
 from cloud.stores.migrations import migrate
 from cloud.stores.presence import apply_presence
@@ -49,7 +49,6 @@ from common.writer import GroupWriter
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_OF_VALUES = (DataError, IntegrityError, ProgrammingError)  # the database is well, these values are not for it
 
 
 class _Batch(msgspec.Struct):
@@ -132,7 +131,9 @@ class SqlStore(SqlReads):
         timeout = self._settings.busy_timeout_ms
         try:
             self._engine = make_engine(self._url, begin="BEGIN IMMEDIATE", busy_timeout_ms=timeout)
-            self._reader = make_engine(self._url, begin="BEGIN", busy_timeout_ms=timeout, readonly=True)
+            self._reader = make_engine(
+                self._url, begin="BEGIN", busy_timeout_ms=timeout, readonly=True, connections=self._settings.readers
+            )
             with self._engine.begin() as conn:
                 found = migrate(conn)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as exc:  # ValueError: its port
@@ -229,10 +230,10 @@ class SqlStore(SqlReads):
         with storage_errors():
             try:
                 return self._transact(group)
-            except _OF_VALUES as exc:
-                log.error("store: a group of %d is done one by one: %s", len(group), exc.orig)
-            except (ValueError, OverflowError, TypeError) as exc:  # a value that the driver cannot even bind
-                log.error("store: a group of %d is done one by one: %s", len(group), exc)
+            except (DBAPIError, ValueError, OverflowError, TypeError) as exc:
+                if not is_of_values(exc):
+                    raise
+                log.error("store: a group of %d is done one by one: %s", len(group), getattr(exc, "orig", exc))
             self._counts["split_groups"] += 1
             return [(op, self._alone(op)) for op in group]
 
@@ -294,13 +295,17 @@ class SqlStore(SqlReads):
         if not isinstance(op, _Batch):
             try:
                 return self._transact([op])[0][1]
-            except (*_OF_VALUES, ValueError, OverflowError, TypeError) as exc:
+            except (DBAPIError, ValueError, OverflowError, TypeError) as exc:
+                if not is_of_values(exc):
+                    raise
                 return StorageError(f"{NOT_STORED}: {exc}")
         whole = CommitOutcome()
         for message in op.messages:
             try:
                 part: CommitOutcome = self._transact([_Batch([message], op.future)])[0][1]
-            except (*_OF_VALUES, ValueError, OverflowError, TypeError) as exc:
+            except (DBAPIError, ValueError, OverflowError, TypeError) as exc:
+                if not is_of_values(exc):
+                    raise
                 whole.refused.append(RefusedStatus(message, NOT_STORED, str(exc)[:500]))
                 continue
             whole.confirmed += part.confirmed

@@ -50,12 +50,17 @@ def birth(n: int = 1, *, node: str = "edge-1", session: int = 1, online: bool = 
     return NodeBirth(node, str(epoch(n)), online=online, session=session, **more)
 
 
+def url_in(directory: Path) -> str:
+    """URL of the store that belongs to ``directory``; the suite's PostgreSQL half puts its own in this place."""
+    return f"sqlite:///{directory / 'cloud.db'}"
+
+
 @asynccontextmanager
 async def open_store(
     directory: Path, *, fault: Callable[[str], None] = lambda point: None, **settings: Any
 ) -> AsyncIterator[SqlStore]:
-    """A started SQLite store in ``directory``, stopped at the end."""
-    store = SqlStore(f"sqlite:///{directory / 'cloud.db'}", StoreSettings(**settings), fault=fault)
+    """A started store of ``directory``, stopped at the end."""
+    store = SqlStore(url_in(directory), StoreSettings(**settings), fault=fault)
     await store.start()
     try:
         yield store

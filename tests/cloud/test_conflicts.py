@@ -291,6 +291,7 @@ class _Life:
 lives = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3), st.booleans()), min_size=1, max_size=5).map(_Life)
 
 
+@pytest.mark.sqlite  # what it looks for is in our own judgement, and a database for each example is slow
 @settings(max_examples=60, deadline=None)
 @given(lives, st.data())
 def test_no_order_of_births_messages_and_wills_is_a_false_conflict(life: _Life, data: st.DataObject) -> None:

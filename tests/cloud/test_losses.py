@@ -294,6 +294,7 @@ INSERT INTO progress VALUES ('edge-1', 2, '0193aaaa-0000-7000-8000-000000020000'
 """
 
 
+@pytest.mark.sqlite
 async def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     """An older store keeps its counts, progress, nodes and letters, gets the new columns, and is migrated once."""
     with sqlite3.connect(tmp_path / "cloud.db") as conn:
@@ -313,6 +314,7 @@ async def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> Non
             assert not await store.presence(birth(2, session=2), epoch(2, tail=1), AT)
 
 
+@pytest.mark.sqlite
 async def test_an_update_that_breaks_off_is_done_again(tmp_path: Path) -> None:
     """A migration is one transaction: a store is of one version or the other, never of both."""
     with sqlite3.connect(tmp_path / "cloud.db") as conn:

@@ -30,6 +30,7 @@ async def test_a_commit_counts_and_confirms(tmp_path: Path) -> None:
         assert await totals(store) == (2, 1)
 
 
+@pytest.mark.sqlite
 async def test_a_question_before_the_store_is_open_is_answered(tmp_path: Path) -> None:
     """Whoever asks while a controller starts gets one clear line, never a traceback."""
     with pytest.raises(StorageError, match="not open; try again"):
@@ -129,6 +130,7 @@ async def test_an_unknown_fate_of_a_commit_is_repeated_without_doubling(tmp_path
         assert store.statistics()["retries"] == 1
 
 
+@pytest.mark.sqlite
 async def test_a_locked_database_delays_and_loses_nothing(tmp_path: Path) -> None:
     """While another process holds the file the group waits and is repeated; then all is there, once."""
     async with open_store(tmp_path, busy_timeout_ms=20) as store:
@@ -229,6 +231,18 @@ async def test_a_late_birth_opens_no_retired_epoch(tmp_path: Path) -> None:
         assert await totals(store) == (2, 0)
 
 
+async def test_a_late_birth_retires_no_later_epoch(tmp_path: Path) -> None:
+    """P5.7: what an older birth does not name it could not know of; nothing that was counted counts once more."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(1, of=epoch(5)), status(1, of=epoch(4))])
+        await store.presence(birth(3), epoch(3), AT)
+        await store.presence(birth(4), epoch(4), AT)
+        outcome = await store.commit([status(1, of=epoch(4))])
+        assert (outcome.new, outcome.duplicate) == (0, 1)
+        assert await totals(store) == (2, 0)
+
+
+@pytest.mark.sqlite
 async def test_retired_epochs_are_remembered_within_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R1.6: a crash loop with a stuck message fills no table, and a message older than memory raises no alarm."""
     monkeypatch.setattr(presence, "RETIRED_MAX", 50)
@@ -256,6 +270,7 @@ async def test_too_many_epochs_are_refused(tmp_path: Path) -> None:
         assert (await store.nodes())[0].refused == 2
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("content", [b"this is no database at all, but a text of some length" * 40, b"x" * 3000])
 async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     """A foreign file is refused with its name, and not changed."""
@@ -268,6 +283,7 @@ async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path, con
     assert path.read_bytes() == content
 
 
+@pytest.mark.sqlite
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """A store that a later program wrote is refused with both versions."""
     async with open_store(tmp_path):
