@@ -20,6 +20,7 @@ import typer
 from common.cli.asking import DataDir, ask, run_until_interrupt, socket_of
 from common.cli.chains import chain
 from common.cli.edging import edge_commands
+from common.cli.kube import kube
 from common.cli.letters import dlq
 from common.cli.live import tap
 from common.cli.looking import get, ledger
@@ -35,6 +36,7 @@ app.add_typer(edge_commands, name="edge")
 app.add_typer(chain, name="chain")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
+app.add_typer(kube, name="kube")
 app.command()(ledger)
 app.command()(tap)
 node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)

@@ -21,6 +21,7 @@
     ├── HookError              a hook is not known, cannot be added or removed, or failed on a message
     ├── ExecutionError         an execution did not deliver; what onComplete is told
     ├── BrokerError            the embedded broker cannot be started
+    ├── KubeError              the Kubernetes API server cannot be reached, or refused
     └── ControlError           a control socket does not answer, or refused the operation
 """
 
@@ -154,6 +155,24 @@ class ExecutionError(FieldpostError):
 
 class BrokerError(FieldpostError):
     """The embedded broker cannot be started; the text says what to do."""
+
+
+class KubeError(FieldpostError):
+    """The Kubernetes API server cannot be reached (``code`` 0), or answered with an error.
+
+    ``code`` is the HTTP status, ``reason`` the API's word for it (``Conflict``, ``Invalid``, ...), ``after_s`` the
+    seconds after which it wants to be asked again (0: it did not say), ``named`` whether a 404 is about the one object
+    asked for and not about its whole type.
+    """
+
+    def __init__(self, text: str, *, code: int = 0, reason: str = "", after_s: float = 0, named: bool = False) -> None:
+        self.code, self.reason, self.after_s, self.named = code, reason, after_s, named
+        super().__init__(text)
+
+    @property
+    def permanent(self) -> bool:
+        """True when the same request can never work (P8.3). 401, 403, 404 and 409 end by a change elsewhere."""
+        return self.code in (400, 405, 406, 413, 415, 422)
 
 
 class ControlError(FieldpostError):

@@ -11,11 +11,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cloud.settings.kubernetes import KubernetesSettings
 from cloud.settings.queues import QueueSettings
 from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
-__all__ = ["CloudSettings", "QueueSettings", "Settings", "StoreSettings", "store_url"]
+__all__ = ["CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "StoreSettings", "store_url"]
 
 
 class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +36,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60.0
     store: StoreSettings = StoreSettings()
     queues: QueueSettings = QueueSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):
