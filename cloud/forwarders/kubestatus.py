@@ -1,7 +1,8 @@
 """A rule's status as it stands in its Kubernetes object (protocol P8.3). Values in, values out; no calls.
 
 ``conditions`` has two writers: what a rule does is told by the sink, whether its newest text was accepted
-(``Accepted``) by the source. Each keeps the other's.
+(``Accepted``) by the source. Each keeps the other's. Versions of desired state are not the object's generations: which
+generation is wanted, the source's condition says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloud.stores.base import ErrorRow
-from cloud.stores.status import FALSE, READY, Condition, RuleStatus
+from cloud.stores.status import FALSE, READY, TRUE, Condition, RuleStatus
 from common.models import clean_text
 
 Object = dict[str, Any]
@@ -19,16 +20,18 @@ Object = dict[str, Any]
 ACCEPTED = "Accepted"  # the condition of the source: is the newest generation what the nodes are to run?
 ERROR_BYTES_MAX = 512  # of one error's detail here; the store has all of it
 REFUSALS_MAX = 5
-_OPTIONAL = ("lastSuccessTime", "lastFailureTime")  # absent when never
+_OPTIONAL = ("observedGeneration", "lastSuccessTime", "lastFailureTime")  # absent when never
 
 
 def told(status: RuleStatus, current: Object, errors_max: int) -> Object:
     """The fields of ``status`` in Kubernetes' words. ``current`` is the status that is there, for conditions."""
     errors = sorted(status.errors, key=lambda row: row.last, reverse=True)[:errors_max]
+    generation = observed_generation(current)
     states = Counter(node.state for node in status.nodes)
     states["assigned"] = len(status.nodes) - states["removed"]
     fields: Object = {
-        "observedGeneration": status.generation,
+        "observedGeneration": generation,
+        "desiredVersion": status.generation,
         "statusVersion": status.version,
         "successMessages": status.success,
         "failMessages": status.fail,
@@ -43,7 +46,7 @@ def told(status: RuleStatus, current: Object, errors_max: int) -> Object:
             for node in status.nodes
             if node.error and node.state == "failed"
         ][:REFUSALS_MAX],
-        "conditions": _conditions(status, conditions_of(current)),
+        "conditions": _conditions(status, conditions_of(current), generation),
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -66,16 +69,25 @@ def conditions_of(current: Object) -> list[Object]:
     return [c for c in found if isinstance(c, dict) and "type" in c] if isinstance(found, list) else []
 
 
-def condition(value: Condition, generation: int) -> Object:
+def observed_generation(current: Object) -> int | None:
+    """The generation that the nodes are to have: the last one that was accepted, None when none was."""
+    for value in conditions_of(current):
+        if value["type"] == ACCEPTED and value.get("status") == TRUE:
+            current = value
+    found = current.get("observedGeneration")
+    return found if isinstance(found, int) else None
+
+
+def condition(value: Condition, generation: int | None) -> Object:
     """A condition in Kubernetes' words."""
-    return {
+    made = {
         "type": value.type,
         "status": value.status,
         "reason": value.reason,
         "message": value.message,
         "lastTransitionTime": stamp(value.since),
-        "observedGeneration": generation,
     }
+    return made if generation is None else {**made, "observedGeneration": generation}
 
 
 def stamp(at: float) -> str:
@@ -83,13 +95,12 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _conditions(status: RuleStatus, current: list[Object]) -> list[Object]:
+def _conditions(status: RuleStatus, current: list[Object], generation: int | None) -> list[Object]:
     """Ours, and those of others that are there. A newest text that was refused makes Ready false."""
-    ours = {value.type: condition(value, status.generation) for value in status.conditions}
+    ours = {value.type: condition(value, generation) for value in status.conditions}
     others = [value for value in current if value["type"] not in ours]
     for other in others:
-        newer = isinstance(other.get("observedGeneration"), int) and other["observedGeneration"] > status.generation
-        if other["type"] == ACCEPTED and other.get("status") == FALSE and newer:
+        if other["type"] == ACCEPTED and other.get("status") == FALSE:
             ours[READY] = {**other, "type": READY}
             others = [value for value in others if value["type"] != READY]
     return sorted([*ours.values(), *others], key=lambda value: str(value["type"]))

@@ -1,7 +1,8 @@
-"""What a source needs of desired state, and of the lease that lets only one controller be the source."""
+"""What a source needs of desired state (protocol P6.1, P8.3)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from common.manifests import Manifest
@@ -34,17 +35,22 @@ class Refusal(NamedTuple):
 
 
 class Desired(Protocol):
-    """Desired state as one source sees it: its own objects, told by their origin. Raises what the store raises."""
+    """Desired state as one source sees it: its own objects, told by their origin. Raises what the store raises.
 
-    async def put(self, manifest: Manifest, held: Held) -> Refusal | None:
-        """Want ``manifest`` under this uid and version. None when it is wanted now.
+    What is refused of several objects keeps none of the others.
+    """
+
+    async def put(self, manifests: Mapping[ObjectKey, tuple[Manifest, Held]]) -> dict[ObjectKey, Refusal]:
+        """Want these under their uids and versions; return those that cannot be.
 
         A version below the one that is wanted for the same uid changes nothing: it comes late.
         """
         ...
 
-    async def remove(self, key: ObjectKey, uid: str) -> Refusal | None:
-        """Want it no more; nothing when it is not there, or under another uid, or of another origin."""
+    async def remove(self, uids: Mapping[ObjectKey, str]) -> dict[ObjectKey, Refusal]:
+        """Want these no more; return those that are still needed. One that is not there, or there under another uid or
+        of another origin, is left as it is.
+        """
         ...
 
     async def owned(self) -> dict[ObjectKey, Held]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 TRIES_MAX = 5  # of one write of conditions, each after a conflict
 MESSAGE_BYTES_MAX = 4096  # of a condition
 RETRY_S = 60.0  # until what was refused is tried again: what it wants may be there by another way
+PUT_MAX = 1000  # objects that are put at once
 PENDING = "Pending"  # reason of a rule that was accepted and of which no node has said anything
 
 
@@ -121,11 +122,11 @@ class KubernetesSource:
         while self._dirty:
             keys, self._dirty = self._dirty, set()
             try:
-                changed = {key.namespace for key in self._ordered(keys) if await self._bring(key)}
+                changed = await self._bring(keys)
             except BaseException:
                 self._dirty |= keys
                 raise
-            self._try_again(key for key in self._refused if key.namespace in changed)
+            self._try_again([key for key in self._refused if key.namespace in changed])
         for key in sorted(self._unshown):
             await self._show(key)
 
@@ -134,67 +135,72 @@ class KubernetesSource:
             self._tried.pop(key, None)
             self._dirty.add(key)
 
-    def _ordered(self, keys: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
-        def order(key: ObjectKey) -> tuple[int, ObjectKey]:
-            there = self._object(key) is not None
-            steps = {(RULES.kind, False): 0, (ENDPOINTS.kind, True): 1, (RULES.kind, True): 2}
-            return steps.get((key.kind, there), 3), key
-
-        return iter(sorted(keys, key=order))
+    async def _bring(self, keys: set[ObjectKey]) -> set[str]:
+        """Make desired state of these what the cluster has; return the namespaces in which something changed."""
+        there = {key for key in keys if self._object(key) is not None}
+        gone = sorted(keys - there)
+        changed = await self._remove([key for key in gone if key.kind == RULES.kind])
+        for kind in (ENDPOINTS.kind, RULES.kind):
+            changed |= await self._put([key for key in sorted(there) if key.kind == kind])
+        return changed | await self._remove([key for key in gone if key.kind == ENDPOINTS.kind])
 
     def _object(self, key: ObjectKey) -> Object | None:
         return self._reflectors[key.kind].get((key.namespace, key.name))
 
-    async def _bring(self, key: ObjectKey) -> bool:
-        """Make desired state of one object what the cluster has. True when something changed."""
-        value, held = self._object(key), self._held.get(key)
-        if value is None:
-            return await self._remove(key, held) if held else self._forget(key)
-        wanted = Held(str(value["metadata"].get("uid", "")), int(value["metadata"].get("generation", 0)))
-        if held == wanted:
-            self._forget(key)
-            self._note(key, value, None)
-            return False
-        if self._tried.get(key) == wanted:
-            self._note(key, value, self._refused.get(key))
-            return False
-        if held and held.uid != wanted.uid:
-            await self._remove(key, held)
-        refusal = await self._put(key, value, wanted)
-        self._note(key, value, refusal)
-        if refusal is not None:
+    async def _put(self, keys: list[ObjectKey]) -> set[str]:
+        changed: set[str] = set()
+        for at in range(0, len(keys), PUT_MAX):
+            changed |= await self._put_some(keys[at : at + PUT_MAX])
+        return changed
+
+    async def _put_some(self, keys: list[ObjectKey]) -> set[str]:
+        values = {key: value for key in keys if (value := self._object(key)) is not None}
+        wanted = {key: held_of(value) for key, value in values.items()}
+        manifests: dict[ObjectKey, tuple[Manifest, Held]] = {}
+        refused: dict[ObjectKey, Refusal] = {}
+        for key, value in values.items():
+            if self._held.get(key) == wanted[key]:
+                self._forget(key)
+            elif self._tried.get(key) != wanted[key]:
+                manifest, findings = manifest_of(key.kind, value)
+                if manifest is None:
+                    refused[key] = Refusal(INVALID, "; ".join(found.text for found in findings) or "it is no manifest")
+                else:
+                    manifests[key] = manifest, wanted[key]
+        if manifests:
+            refused |= await self._desired.put(manifests)
+        for key, refusal in refused.items():
             self._counters["refused"] += self._refused.get(key) != refusal
-            self._refused[key], self._tried[key] = refusal, wanted
-            return False
-        for per_object in (self._refused, self._tried):
-            per_object.pop(key, None)
-        self._held[key] = wanted
-        self._counters["put"] += 1
-        return True
+            self._refused[key], self._tried[key] = refusal, wanted[key]
+        done = manifests.keys() - refused.keys()
+        for key in done:
+            self._forget(key)
+            self._held[key] = wanted[key]
+        self._counters["put"] += len(done)
+        for key, value in values.items():
+            self._note(key, value, self._refused.get(key))
+        return {key.namespace for key in done}
 
-    async def _put(self, key: ObjectKey, value: Object, wanted: Held) -> Refusal | None:
-        manifest, findings = manifest_of(key.kind, value)
-        if manifest is None:
-            return Refusal(INVALID, "; ".join(found.text for found in findings) or "it is no manifest")
-        return await self._desired.put(manifest, wanted)
-
-    async def _remove(self, key: ObjectKey, held: Held) -> bool:
-        refusal = await self._desired.remove(key, held.uid)
-        if refusal is not None:  # an endpoint whose rules are not gone yet; there is no object left to say it on
+    async def _remove(self, keys: list[ObjectKey]) -> set[str]:
+        going = {key: self._held[key].uid for key in keys if key in self._held}
+        refused = await self._desired.remove(going) if going else {}
+        for key, refusal in refused.items():  # an endpoint whose rules are not gone; no object is left to say it on
             if self._refused.get(key) != refusal:
                 log.warning("%s %s/%s was deleted in Kubernetes: %s", *key, refusal.text)
             self._refused[key] = refusal
-            return False
-        self._held.pop(key, None)
-        self._forget(key)
-        self._counters["removed"] += 1
-        return True
+        for key in keys:
+            if key not in refused:
+                self._forget(key)
+                self._held.pop(key, None)
+        done = going.keys() - refused.keys()
+        self._counters["removed"] += len(done)
+        return {key.namespace for key in done}
 
-    def _forget(self, key: ObjectKey) -> bool:
+    def _forget(self, key: ObjectKey) -> None:
+        """Nothing stands against this object."""
         for per_object in (self._refused, self._tried):
             per_object.pop(key, None)
         self._unshown.discard(key)
-        return False
 
     # -- what is said on the object itself -------------------------------------------------------------------------
 
@@ -249,6 +255,11 @@ class KubernetesSource:
             raise
         self._counters["shown"] += 1
         return True
+
+
+def held_of(value: Object) -> Held:
+    """Under which uid and version an object is wanted: its generation, which rises with its spec alone."""
+    return Held(str(value["metadata"].get("uid", "")), int(value["metadata"].get("generation", 0)))
 
 
 def manifest_of(kind: str, value: Object) -> tuple[Manifest | None, list[Finding]]:

@@ -120,8 +120,7 @@ class Reflector:
 
     async def _watch(self) -> None:
         self._counters["watches"] += 1
-        async for event in self._client.watch(self._path, self._version, self._watch_s):
-            self._well()
+        async for event in self._client.watch(self._path, self._version, self._watch_s, self._well):
             value = event.get("object") or {}
             self._version = str((value.get("metadata") or {}).get("resourceVersion") or self._version)
             if event.get("type") == "BOOKMARK":
@@ -135,6 +134,7 @@ class Reflector:
             self._on_change((name,))
 
     def _well(self) -> None:
+        """The server answers."""
         self._backoff.reset()
         if self.error:
             log.info("%s can be watched again", self._path)

@@ -8,7 +8,7 @@ expired: when to try again is for whoever knows what the call was for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -79,10 +79,12 @@ class KubeClient:
         """
         return await self._call("PATCH", path, {}, value, MERGE_PATCH)
 
-    async def watch(self, path: str, version: str, seconds: float) -> AsyncIterator[Object]:
+    async def watch(
+        self, path: str, version: str, seconds: float, opened: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[Object]:
         """Yield the events after ``version``, bookmarks too, until the server ends it, after ``seconds`` at the latest.
 
-        An event of type ERROR is raised as the KubeError that it holds: 410 when the version is too old.
+        ``opened`` is called when the server has begun to answer, which may be long before the first event. An event of type ERROR is raised as the KubeError that it holds: 410 when the version is too old.
         """
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(max(1, int(seconds)))
@@ -93,6 +95,7 @@ class KubeClient:
             async with response:
                 if response.status != 200:
                     raise _error(response, await self._body(response))
+                opened()
                 async for line in _lines(response):
                     event = _decoded(line)
                     if event.get("type") == "ERROR":

@@ -74,7 +74,7 @@ async def test_everything_told_of_a_rule_is_in_its_status(api: FakeApi, sink: Ku
     assert await sink.deliver([told]) == [Delivered()]
     found = shown(api)
     assert (found["successMessages"], found["failMessages"], found["statusVersion"]) == (5, 1, 7)
-    assert (found["observedGeneration"], found["lastSuccessTime"]) == (1, "2025-11-21T00:00:00Z")
+    assert (found["desiredVersion"], found["lastSuccessTime"]) == (1, "2025-11-21T00:00:00Z")
     assert "lastFailureTime" not in found
     assert found["latencyMicroseconds"] == {"p50": 900, "p95": 4000}
     assert found["errors"] == ["target_timeout: no answer (1 times, last at 2025-11-21T00:00:00Z on edge-1)"]
@@ -128,6 +128,7 @@ async def test_what_others_wrote_into_the_conditions_stays(api: FakeApi, sink: K
     await somebody_writes(api, {"status": {"conditions": [CONDITION]}})
     assert await sink.deliver([status(found, 2, 6)]) == [Delivered()]
     assert {c["type"] for c in shown(api)["conditions"]} == {"Accepted", "Ready", "Degraded"}
+    assert shown(api)["observedGeneration"] == 1
     assert sink.statistics()["conflicts"] == 1
 
 
@@ -150,7 +151,7 @@ async def test_a_newest_text_that_was_refused_is_not_ready(api: FakeApi, sink: K
 async def test_a_stale_controller_does_not_write_over_a_newer_status(
     api: FakeApi, sink: KubernetesSink, make: Make
 ) -> None:
-    """It read version 2, hung, and comes back after another one wrote version 3: with and without a remembered state."""
+    """It read version 2, hung, and comes back after another wrote version 3; with and without a remembered state."""
     found = uid(api)
     other = make(ManualClock())
     await sink.deliver([status(found, 1, 1)])
