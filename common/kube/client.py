@@ -84,7 +84,8 @@ class KubeClient:
     ) -> AsyncIterator[Object]:
         """Yield the events after ``version``, bookmarks too, until the server ends it, after ``seconds`` at the latest.
 
-        ``opened`` is called when the server has begun to answer, which may be long before the first event. An event of type ERROR is raised as the KubeError that it holds: 410 when the version is too old.
+        ``opened`` is called when the server has begun to answer, which may be long before the first event. An event of
+        type ERROR is raised as the KubeError that it holds: 410 when the version is too old.
         """
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
         query["timeoutSeconds"] = str(max(1, int(seconds)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import ssl
 import time
 import uuid
 from collections import defaultdict
@@ -97,13 +98,13 @@ class FakeApi:
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[FakeApi]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[FakeApi]:
         """Listen on a free port; later on the same one again."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls).start()
         self.port = runner.addresses[0][1]
         try:
             yield self
