@@ -1,0 +1,53 @@
+"""One controller's side of a Kubernetes cluster: the source, under its lease, and the sink for the forwarders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cloud.forwarders.kubernetes import KubernetesSink
+from cloud.settings import KubernetesSettings
+from cloud.sources.desired import Desired
+from cloud.sources.kubernetes import KubernetesSource
+from cloud.sources.leading import HeldLease, Leading, OnChange
+from common.clock import Clock
+from common.kube.access import find_access
+from common.kube.client import KubeClient
+from common.tasks import Tasks
+
+LEASE = "kubernetes-source"  # name of the lease
+
+
+class Cluster:
+    """Runs from ``start`` to ``stop``. ``sink`` is for the forwarders, who start and stop it.
+
+    Arguments: ``desired`` is where objects go; ``make_lease`` makes the lease LEASE, given what to call at a change.
+    Raises ConfigError when it is not known how to reach the cluster.
+    """
+
+    def __init__(
+        self,
+        settings: KubernetesSettings,
+        desired: Desired,
+        clock: Clock,
+        make_lease: Callable[[OnChange], HeldLease],
+    ) -> None:
+        access = find_access(settings.kubeconfig, settings.context)
+        self._client = KubeClient(access, clock, settings.timeout_s)
+        self.sink = KubernetesSink(KubeClient(access, clock, settings.timeout_s), settings, clock)
+        self._source = KubernetesSource(self._client, desired, settings, clock)
+        self._leading = Leading(self._source.run, make_lease)
+        self._tasks = Tasks("kubernetes")
+
+    async def start(self) -> None:
+        """Begin to watch, now or when the lease is free. A cluster that cannot be reached is tried again and again."""
+        self._tasks.start("source", self._leading.run)
+
+    async def stop(self) -> None:
+        """End, and give the lease back."""
+        await self._tasks.stop()
+        await self._client.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counters and gauges of the source, and of the sink with ``sink_`` before."""
+        source = {**self._source.statistics(), "restarts": self._tasks.restarts}
+        return {**source, **{f"sink_{name}": value for name, value in self.sink.statistics().items()}}
