@@ -19,6 +19,7 @@ from pathlib import Path
 
 from common.messaging.child import dies_with_parent
 from tests.docs_support.blocks import ROOT
+from tests.kubernetes.fakeapi import FakeApi, kubeconfig
 from tests.support.wait import eventually
 
 TIMEOUT_S = 60.0
@@ -116,7 +117,9 @@ class Shell:
         while _ASSIGNMENT.fullmatch(words[0]):
             name, _, value = words.pop(0).partition("=")
             env[name] = value
-        if words[0] == "mosquitto_sub":
+        if words[:2] == ["fieldpost", "kube"]:
+            await self._in_cluster(command, words, env)
+        elif words[0] == "mosquitto_sub":
             await self._subscribe(command, words, env)
         elif words[:2] == ["python", "-m"]:
             await self._ours(command, words[2], [sys.executable, *words[1:]], env)
@@ -155,6 +158,13 @@ class Shell:
         if kind in ("edge", "cloud"):
             return (self._cwd / argv[argv.index("--data-dir") + 1] / f"{kind}.sock").exists()
         return bool(program.out or program.err)
+
+    async def _in_cluster(self, command: str, words: list[str], env: dict[str, str]) -> None:
+        async with FakeApi(installed=False).running() as api:
+            config = self._cwd / "kubeconfig"
+            config.write_text(kubeconfig(api.url))
+            argv = [sys.executable, str(ROOT / "fieldpost.py"), *words[1:]]
+            await self._ours(command, words[1], argv, env | {"KUBECONFIG": str(config)})
 
     async def _subscribe(self, command: str, words: list[str], env: dict[str, str]) -> None:
         binary = shutil.which(words[0])

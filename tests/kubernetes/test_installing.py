@@ -14,7 +14,7 @@ from common.kube.client import KubeClient
 from common.kube.installing import install
 from common.kube.resources import CRDS, ENDPOINTS, PART_OF, RULES, definition
 from common.rules import EndpointSpec, RetryPolicy, RuleSpec
-from tests.kubernetes.fakeapi import FakeApi, Fault
+from tests.kubernetes.fakeapi import FakeApi, Fault, kubeconfig
 from tests.kubernetes.samples import endpoint, rule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -108,14 +108,6 @@ async def test_the_command(api: FakeApi, tmp_path: Path, monkeypatch: pytest.Mon
     code, out = await _run("kube", "install")
     assert code == 1
     assert out == ""
-
-
-def kubeconfig(url: str) -> str:
-    """A kubeconfig without sign-in."""
-    return (
-        "current-context: here\ncontexts: [{name: here, context: {cluster: here}}]\n"
-        f"clusters: [{{name: here, cluster: {{server: '{url}'}}}}]\n"
-    )
 
 
 async def _run(*args: str) -> tuple[int, str]:

@@ -14,10 +14,9 @@ from cloud.sources.cluster import Cluster
 from cloud.sources.leading import Leading, OnChange
 from common.clock import SystemClock
 from common.errors import ConfigError
-from tests.kubernetes.fakeapi import FakeApi
+from tests.kubernetes.fakeapi import FakeApi, kubeconfig
 from tests.kubernetes.memory import MemoryDesired
 from tests.kubernetes.samples import endpoint, rule
-from tests.kubernetes.test_installing import kubeconfig
 from tests.support.wait import eventually
 
 
