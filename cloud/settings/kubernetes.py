@@ -31,6 +31,10 @@ class KubernetesSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         float,
         Meta(ge=1, description="Seconds after which a watch is begun anew: how long a dead connection may go unseen."),
     ] = 120.0
+    lease_s: Annotated[
+        float,
+        Meta(ge=1, description="Seconds after which another controller watches in place of one that says nothing."),
+    ] = 15.0
     interval_s: Annotated[
         float,
         Meta(ge=0, description="Seconds between two writes of one rule's status; what changes meanwhile is one write."),

@@ -9,12 +9,24 @@ from cloud.settings import KubernetesSettings
 from cloud.sources.desired import Desired
 from cloud.sources.kubernetes import KubernetesSource
 from cloud.sources.leading import HeldLease, Leading, OnChange
+from cloud.sources.wanted import Changes, WantedInStore
+from cloud.stores.base import Store
+from cloud.stores.leases import Lease
 from common.clock import Clock
 from common.kube.access import find_access
 from common.kube.client import KubeClient
 from common.tasks import Tasks
 
 LEASE = "kubernetes-source"  # name of the lease
+
+
+def cluster_of(settings: KubernetesSettings, changes: Changes, store: Store, clock: Clock, controller: str) -> Cluster:
+    """Return the Cluster of a controller, with desired state and lease in ``store``. Raises ConfigError as Cluster."""
+
+    def lease(on_change: OnChange) -> Lease:
+        return Lease(store, LEASE, controller, settings.lease_s, on_change=on_change, clock=clock)
+
+    return Cluster(settings, WantedInStore(changes, store), clock, lease)
 
 
 class Cluster:

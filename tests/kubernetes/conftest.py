@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from cloud.settings import StoreSettings
+from cloud.stores.sql import SqlStore
 from common.clock import SystemClock
 from common.kube.access import Access
 from common.kube.client import KubeClient
@@ -25,3 +28,12 @@ async def client(api: FakeApi) -> AsyncIterator[KubeClient]:
     made = KubeClient(Access(api.url), SystemClock(), timeout_s=2)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    """A store of its own."""
+    made = SqlStore(f"sqlite:///{tmp_path / 'cloud.db'}", StoreSettings())
+    await made.start()
+    yield made
+    await made.stop()

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from cloud.settings import KubernetesSettings
-from cloud.sources.cluster import Cluster
+from cloud.sources.cluster import Cluster, cluster_of
 from cloud.sources.leading import Leading, OnChange
+from cloud.stores.sql import SqlStore
 from common.clock import SystemClock
 from common.errors import ConfigError
 from tests.kubernetes.fakeapi import FakeApi, kubeconfig
 from tests.kubernetes.memory import MemoryDesired
 from tests.kubernetes.samples import endpoint, rule
+from tests.kubernetes.tablechanges import TableChanges, manifests_of
 from tests.support.wait import eventually
 
 
@@ -134,6 +136,33 @@ async def test_a_standby_takes_over_where_the_other_one_stopped(api: FakeApi, tm
     for cluster in clusters:
         await cluster.stop()
         await cluster.sink.stop()
+
+
+async def test_the_lease_of_a_controller_that_died_runs_out(api: FakeApi, store: SqlStore, tmp_path: Path) -> None:
+    """Both over one store; the one that watches ends without a word, the other one takes over and nothing is missed."""
+    (tmp_path / "config").write_text(kubeconfig(api.url))
+    settings = KubernetesSettings(enabled=True, kubeconfig=str(tmp_path / "config"), lease_s=1)
+    changes = TableChanges(store)
+    first, second = (cluster_of(settings, changes, store, SystemClock(), f"cloud-{n}") for n in (1, 2))
+    await first.start()
+    api.apply(endpoint())
+    api.apply(rule("a"))
+    await eventually(lambda: first.statistics()["put"] == 2)
+    await second.start()
+    first._leading._lease._give_back = _say_nothing  # type: ignore[attr-defined]
+    await first.stop()
+    api.delete("rules", "a")
+    api.apply(rule("b"))
+    await eventually(lambda: (second.statistics()["put"], second.statistics()["removed"]) == (1, 1))
+    names = sorted(manifest.value.metadata.name for manifest in await store.read(manifests_of))
+    assert names == ["b", "bus"]
+    await second.stop()
+    for cluster in (first, second):
+        await cluster.sink.stop()
+
+
+async def _say_nothing() -> None:
+    """What a process does that was killed."""
 
 
 def test_a_cluster_that_nobody_named_is_a_wrong_setting() -> None:

@@ -2,96 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from sqlalchemy import delete, insert, select
 
-from cloud.settings import StoreSettings
 from cloud.sources.desired import Held, ObjectKey
 from cloud.sources.kubernetes import manifest_of
 from cloud.sources.wanted import GENERATION, ORIGIN, WantedInStore
 from cloud.stores.sql import SqlStore
-from cloud.stores.tables import objects
-from common.checks import check
-from common.errors import ControlError
-from common.manifests import Finding, Manifest
+from common.manifests import Manifest
 from common.rules import Rule
 from tests.kubernetes.samples import endpoint, rule
+from tests.kubernetes.tablechanges import TableChanges, manifests_of
 
 BUS, RELAY, OTHER = (ObjectKey(kind, "default", name) for kind, name in
                      (("RuleEndpoint", "bus"), ("Rule", "relay"), ("Rule", "other")))  # fmt: skip
-
-
-class _FindingsError(ControlError):
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        self.findings = findings
-        super().__init__("\n".join(map(str, findings)))
-
-
-class TableChanges:
-    """All or nothing over the table of objects, with the checks of the node."""
-
-    def __init__(self, store: SqlStore) -> None:
-        self._store, self.applied = store, 0
-
-    async def apply(self, manifests: Sequence[Manifest], findings: Sequence[Finding] = (), *, origin: str) -> None:
-        """Insert or update."""
-        new = {(manifest.value.kind, manifest.value.key) for manifest in manifests}
-        others = [m for m in await self._store.read(_manifests) if (m.value.kind, m.value.key) not in new]
-        if found := check([*others, *manifests]):
-            raise _FindingsError(found)
-        self.applied += 1
-
-        def work(conn: Any) -> None:
-            for manifest in manifests:
-                value = manifest.value
-                c, (namespace, name) = objects.c, value.key
-                conn.execute(delete(objects).where(c.kind == value.kind, c.namespace == namespace, c.name == name))
-                row = {"kind": value.kind, "namespace": namespace, "name": name, "uid": value.metadata.uid or "u"}
-                text = msgspec.json.encode(value).decode()
-                times = {"created_at": 0.0, "updated_at": 0.0}
-                conn.execute(insert(objects).values(**row, **times, version=1, manifest=text, origin=origin))
-
-        await self._store.write(work)
-
-    async def delete(self, keys: Sequence[ObjectKey]) -> None:
-        """Delete, unless a rule that stays needs it."""
-        rules = [m.value for m in await self._store.read(_manifests) if isinstance(m.value, Rule)]
-        used = {name for value in rules for name in (value.spec.source, value.spec.target)}
-        if any(key.kind == "RuleEndpoint" and key.name in used for key in keys):
-            raise ControlError("it is in use by 1 rule")
-
-        def work(conn: Any) -> None:
-            for key in keys:
-                c = objects.c
-                conn.execute(
-                    delete(objects).where(c.kind == key.kind, c.namespace == key.namespace, c.name == key.name)
-                )
-
-        await self._store.write(work)
-
-
-def _manifests(conn: Any) -> list[Manifest]:
-    found = []
-    for (text,) in conn.execute(select(objects.c.manifest)):
-        value = msgspec.json.decode(text)
-        manifest, _ = manifest_of(value["kind"], value)
-        assert manifest is not None
-        found.append(manifest)
-    return found
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    """A store of its own."""
-    made = SqlStore(f"sqlite:///{tmp_path / 'cloud.db'}", StoreSettings())
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture
@@ -112,7 +37,7 @@ async def test_uid_and_generation_are_known_after_a_restart(wanted: WantedInStor
     assert await wanted.put({BUS: put(endpoint(), "b", 1)}) == {}
     assert await wanted.put({RELAY: put(rule(), "r", 7)}) == {}
     assert await WantedInStore(TableChanges(store), store).owned() == {BUS: Held("b", 1), RELAY: Held("r", 7)}
-    (relay,) = [m.value for m in await store.read(_manifests) if isinstance(m.value, Rule)]
+    (relay,) = [m.value for m in await store.read(manifests_of) if isinstance(m.value, Rule)]
     assert relay.metadata.annotations == {GENERATION: "7"}
 
 
@@ -146,19 +71,19 @@ async def test_what_was_applied_by_others_keeps_its_name(wanted: WantedInStore, 
     assert "fieldpost delete" in refused[BUS].text
     assert await wanted.remove({BUS: "mine"}) == {}
     assert await wanted.owned() == {}
-    assert len(await store.read(_manifests)) == 1
+    assert len(await store.read(manifests_of)) == 1
 
 
 async def test_what_comes_late_changes_nothing(wanted: WantedInStore, store: SqlStore) -> None:
     """An older generation of the same object, and the end of an object that was made again."""
     await wanted.put({BUS: put(endpoint(), "b", 5)})
-    before = len(await store.read(_manifests))
+    before = len(await store.read(manifests_of))
     assert await wanted.put({BUS: put(endpoint(kind="rest"), "b", 4)}) == {}
     assert await wanted.remove({BUS: "another"}) == {}
     assert await wanted.owned() == {BUS: Held("b", 5)}
     assert await wanted.put({BUS: put(endpoint(), "again", 1)}) == {}
     assert await wanted.owned() == {BUS: Held("again", 1)}
-    assert len(await store.read(_manifests)) == before
+    assert len(await store.read(manifests_of)) == before
 
 
 async def test_what_is_needed_is_not_removed(wanted: WantedInStore) -> None:
