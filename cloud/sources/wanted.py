@@ -38,7 +38,7 @@ class Changes(Protocol):
         """Want these."""
         ...
 
-    async def delete(self, keys: Sequence[Any]) -> Any:
+    async def delete(self, keys: Sequence[Any], *, origin: str) -> Any:
         """Want these no more."""
         ...
 
@@ -113,7 +113,7 @@ class WantedInStore:
         if not keys:
             return {}
         try:
-            await self._changes.delete(keys)
+            await self._changes.delete(keys, origin=ORIGIN)
         except ControlError as exc:
             if len(keys) == 1:
                 return {keys[0]: Refusal(IN_USE, str(exc))}

@@ -50,7 +50,7 @@ class TableChanges:
 
         await self._store.write(work)
 
-    async def delete(self, keys: Sequence[ObjectKey]) -> None:
+    async def delete(self, keys: Sequence[ObjectKey], *, origin: str) -> None:
         """Delete, unless a rule that stays needs it."""
         rules = [m.value for m in await self._store.read(manifests_of) if isinstance(m.value, Rule)]
         used = {name for value in rules for name in (value.spec.source, value.spec.target)}
