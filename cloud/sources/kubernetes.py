@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import msgspec
 
@@ -37,6 +38,7 @@ TRIES_MAX = 5  # of one write of conditions, each after a conflict
 MESSAGE_BYTES_MAX = 4096  # of a condition
 RETRY_S = 60.0  # until what was refused is tried again: what it wants may be there by another way
 PUT_MAX = 1000  # objects that are put at once
+SHOW_MAX = 8  # objects whose conditions are written at once
 PENDING = "Pending"  # reason of a rule that was accepted and of which no node has said anything
 
 
@@ -55,7 +57,8 @@ class KubernetesSource:
         delays: Callable[[], Backoff] = lambda: Backoff(0.5, 30.0),
     ) -> None:
         self._client, self._desired, self._clock = client, desired, clock
-        self._namespace, self._delays = settings.namespace, delays
+        self._namespace, self._backoff = settings.namespace, delays()
+        self._show_at = self._asked_s = 0.0  # monotonic time, and seconds that the server asked for
         self._reflectors = {
             resource.kind: Reflector(
                 client, resource, self._changes(resource.kind),
@@ -102,33 +105,31 @@ class KubernetesSource:
         return changed
 
     async def _reconcile(self) -> None:
-        backoff = self._delays()
         while True:
-            delay = backoff.next() if self._unshown else RETRY_S if self._refused else None
+            delay = RETRY_S if self._refused else None
+            if self._unshown:
+                delay = max(0.0, self._show_at - self._clock.monotonic())
             try:
                 async with asyncio.timeout(delay):
                     await self._wake.wait()
             except TimeoutError:
                 if not self._unshown:
-                    self._try_again(self._refused)
+                    self._try_again(list(self._refused))
             self._wake.clear()
             if all(reflector.synced for reflector in self._reflectors.values()):
-                await self._bring_together()
-                if not self._unshown:
-                    backoff.reset()
+                while self._dirty:
+                    await self._bring_together()
+                await self._show_some()
 
     async def _bring_together(self) -> None:
-        """Work off what changed. Rules that go make room first; an endpoint comes before and goes after its rules."""
-        while self._dirty:
-            keys, self._dirty = self._dirty, set()
-            try:
-                changed = await self._bring(keys)
-            except BaseException:
-                self._dirty |= keys
-                raise
-            self._try_again([key for key in self._refused if key.namespace in changed])
-        for key in sorted(self._unshown):
-            await self._show(key)
+        """Work off what changed, and try again what was refused where something changed."""
+        keys, self._dirty = self._dirty, set()
+        try:
+            changed = await self._bring(keys)
+        except BaseException:
+            self._dirty |= keys
+            raise
+        self._try_again([key for key in self._refused if key.namespace in changed])
 
     def _try_again(self, keys: Iterable[ObjectKey]) -> None:
         for key in keys:
@@ -136,7 +137,10 @@ class KubernetesSource:
             self._dirty.add(key)
 
     async def _bring(self, keys: set[ObjectKey]) -> set[str]:
-        """Make desired state of these what the cluster has; return the namespaces in which something changed."""
+        """Make desired state of these what the cluster has; return the namespaces in which something changed.
+
+        Rules that go make room first; an endpoint comes before its rules and goes after them.
+        """
         there = {key for key in keys if self._object(key) is not None}
         gone = sorted(keys - there)
         changed = await self._remove([key for key in gone if key.kind == RULES.kind])
@@ -212,6 +216,16 @@ class KubernetesSource:
         else:
             self._unshown.add(key)
 
+    async def _show_some(self) -> None:
+        """Write conditions until all are written, something else is to be done, or the server does not take them."""
+        while self._unshown and not self._dirty and self._clock.monotonic() >= self._show_at:
+            before, self._asked_s = self._counters["show_failures"], 0.0
+            await asyncio.gather(*(self._show(key) for key in list(islice(self._unshown, SHOW_MAX))))
+            if self._counters["show_failures"] == before:
+                self._backoff.reset()
+            else:
+                self._show_at = self._clock.monotonic() + max(self._asked_s, self._backoff.next())
+
     async def _show(self, key: ObjectKey) -> None:
         resource = RULES if key.kind == RULES.kind else ENDPOINTS
         value = self._object(key)
@@ -223,13 +237,15 @@ class KubernetesSource:
                 self._counters["conflicts"] += 1
                 value = await self._client.get(resource.path(key.namespace, key.name))
                 if not self._is_still(key, value):
-                    return  # its next event comes
+                    self._unshown.discard(key)  # it is another one by now: its next event comes
+                    return
         except KubeError as exc:
             if exc.code == 404 and exc.named:
                 self._unshown.discard(key)
                 return
-            self._counters["show_failures"] += 1
+            self._asked_s = max(self._asked_s, exc.after_s)
             log.debug("the conditions of %s %s/%s cannot be written: %s", *key, exc)
+        self._counters["show_failures"] += 1
 
     def _is_still(self, key: ObjectKey, value: Object) -> bool:
         known = self._object(key)
