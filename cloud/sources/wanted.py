@@ -15,13 +15,13 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, select
 
+from cloud.forwarders.kubernetes import ORIGIN
 from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, ObjectKey, Refusal
 from cloud.stores.base import Store
 from cloud.stores.tables import objects
 from common.errors import ControlError
 from common.manifests import Finding, Manifest
 
-ORIGIN = "kubernetes"
 GENERATION = "fieldpost/generation"  # annotation of a manifest: the object's generation in its cluster
 NAMES_AT_ONCE = 500  # in one query
 _TAKEN = "this name is taken by what was applied with fieldpost: delete it there (fieldpost delete), or rename this one"

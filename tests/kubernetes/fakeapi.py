@@ -14,6 +14,7 @@ import json
 import ssl
 import time
 import uuid
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -325,12 +326,9 @@ class FakeApi:
                         await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
                         return response
                     changed, until = self._changed, self._version
-                    for version, kind, of, value in self._events:
-                        if (
-                            seen < version <= until
-                            and of == plural
-                            and namespace in ("", value["metadata"]["namespace"])
-                        ):
+                    first = bisect_right(self._events, seen, key=lambda event: event[0])
+                    for version, kind, of, value in self._events[first:]:
+                        if version <= until and of == plural and namespace in ("", value["metadata"]["namespace"]):
                             await response.write(json.dumps({"type": kind, "object": value}).encode() + b"\n")
                     if self.bookmarks and until > seen:
                         mark = {"kind": "Rule", "metadata": {"resourceVersion": str(until)}}

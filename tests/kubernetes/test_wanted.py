@@ -8,7 +8,7 @@ import pytest
 
 from cloud.sources.desired import Held, ObjectKey
 from cloud.sources.kubernetes import manifest_of
-from cloud.sources.wanted import GENERATION, ORIGIN, WantedInStore
+from cloud.sources.wanted import GENERATION, WantedInStore
 from cloud.stores.sql import SqlStore
 from common.manifests import Manifest
 from common.rules import Rule
@@ -94,10 +94,3 @@ async def test_what_is_needed_is_not_removed(wanted: WantedInStore) -> None:
     refused = await wanted.remove({BUS: "b", web: "w"})
     assert {key: refusal.reason for key, refusal in refused.items()} == {BUS: "InUse"}
     assert (await wanted.owned()).keys() == {BUS, RELAY}
-
-
-def test_the_origin_is_one_word() -> None:
-    """The sink writes the status of exactly the rules that this source puts."""
-    from cloud.forwarders import kubernetes
-
-    assert kubernetes.ORIGIN == ORIGIN
