@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from common.errors import ConfigError
+from common.messaging.child import is_loopback
 from common.resource import DEFAULT_NAMESPACE
 from common.yamlnodes import compose, plain, read_text
 
@@ -131,6 +132,8 @@ def read_kubeconfig(file: str, context: str = "") -> Access:
     server = str(cluster.get("server") or "").rstrip("/")
     if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
         raise ConfigError(f"server {server!r} of context {wanted!r} is no URL", file=file)
+    if server.startswith("http:") and not is_loopback(urlsplit(server).hostname or ""):
+        raise ConfigError(f"server {server!r} is plain HTTP, where anybody on the way can read and change", file=file)
     directory = Path(file).parent
     token_file = str(user.get("tokenFile") or "")
     return Access(

@@ -60,6 +60,13 @@ def test_a_kubeconfig_that_cannot_be_used_says_why(tmp_path: Path, user: Any, co
     assert "\n" not in str(raised.value)
 
 
+def test_plain_http_is_for_this_machine_only(tmp_path: Path) -> None:
+    """kubectl proxy listens on loopback; a token that goes anywhere else in clear text is a mistake."""
+    assert read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "http://127.0.0.1:8001"})).server
+    with pytest.raises(ConfigError, match="is plain HTTP"):
+        read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "http://api.example:8001"}))
+
+
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "{}", "current-context: x", "current-context: x\ncontexts: 3"])
 def test_what_is_no_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     """Any other YAML, or none."""

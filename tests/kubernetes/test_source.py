@@ -230,6 +230,42 @@ async def test_an_object_of_somebody_else_is_kept_and_the_conflict_shown(
         await eventually(lambda: key in desired.wanted)
 
 
+async def test_what_was_refused_is_tried_again_now_and_then(
+    api: FakeApi, client: KubeClient, desired: MemoryDesired, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that becomes free, or an endpoint that comes by another way, makes no event in the cluster."""
+    monkeypatch.setattr("cloud.sources.kubernetes.RETRY_S", 0.1)
+    key = ObjectKey("Rule", "default", "relay")
+    desired.others = {key}
+    async with running(client, desired):
+        api.apply(endpoint())
+        api.apply(rule())
+        await eventually(lambda: accepted(api) == "False")
+        desired.others = set()
+        await eventually(lambda: accepted(api) == "True")
+
+
+async def test_conditions_wait_as_long_as_told(api: FakeApi, client: KubeClient, desired: MemoryDesired) -> None:
+    """After a 429 nothing is written until the server wants to be asked again; what is applied meanwhile is wanted."""
+    told: list[float] = []
+
+    def fault(method: str, path: str) -> Fault | None:
+        if method == "PATCH" and not told:
+            told.append(asyncio.get_running_loop().time())
+            return Fault(429, retry_after=1)
+        return None
+
+    api.fault = fault
+    async with running(client, desired):
+        api.apply(endpoint())
+        await eventually(lambda: told)
+        api.apply(rule())
+        await eventually(lambda: "relay" in desired.names())
+        await eventually(lambda: accepted(api) == "True")
+    patches = [call.at for call in api.calls if call.method == "PATCH"]
+    assert min(at for at in patches if at > told[0] + 0.1) >= told[0] + 1
+
+
 async def test_an_endpoint_goes_when_its_last_rule_is_gone(
     api: FakeApi, client: KubeClient, desired: MemoryDesired
 ) -> None:
