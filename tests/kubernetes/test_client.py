@@ -23,13 +23,13 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def server(answer: Answer) -> AsyncIterator[KubeClient]:
-    """A client whose calls end after 0.3 seconds, and a server that answers as it likes."""
+    """A client whose calls end after a second, and a server that answers as it likes."""
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    client = KubeClient(Access(f"http://127.0.0.1:{runner.addresses[0][1]}"), SystemClock(), timeout_s=0.3)
+    client = KubeClient(Access(f"http://127.0.0.1:{runner.addresses[0][1]}"), SystemClock(), timeout_s=1)
     try:
         yield client
     finally:
@@ -82,7 +82,7 @@ async def huge(request: web.Request) -> web.StreamResponse:
     ],
 )
 async def test_a_call_ends(answer: Answer, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an error that says what was wrong, in less than a second."""
+    """With an error that says what was wrong, soon."""
     monkeypatch.setattr("common.kube.client.ANSWER_BYTES_MAX", 1_000_000)
     async with server(answer) as client:
         began = asyncio.get_running_loop().time()
@@ -90,7 +90,7 @@ async def test_a_call_ends(answer: Answer, says: str, monkeypatch: pytest.Monkey
             await client.get("/x")
         assert says in str(raised.value)
         assert not raised.value.permanent
-        assert asyncio.get_running_loop().time() - began < 1
+        assert asyncio.get_running_loop().time() - began < 3
 
 
 async def test_nobody_listens() -> None:
