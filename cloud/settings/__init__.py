@@ -11,11 +11,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cloud.settings.api import ApiSettings
 from cloud.settings.queues import QueueSettings
 from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
-__all__ = ["CloudSettings", "QueueSettings", "Settings", "StoreSettings", "store_url"]
+__all__ = ["ApiSettings", "CloudSettings", "QueueSettings", "Settings", "StoreSettings", "store_url"]
 
 
 class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +36,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60.0
     store: StoreSettings = StoreSettings()
     queues: QueueSettings = QueueSettings()
+    api: ApiSettings = ApiSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
+from common.metrics import Histogram
 from common.models import Epoch, ExecResult, LossRecord, NodeBirth, NodeStatus
 
 T = TypeVar("T")
@@ -198,12 +199,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Letters(msgspec.Struct, frozen=True):
-    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds."""
+    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds, ``below`` an id."""
 
     ids: Sequence[int] = ()
     node: str = ""
     reason: str = ""
     before: float = 0
+    below: int | None = None
 
 
 ALL_LETTERS = Letters()
@@ -279,9 +281,13 @@ class Store(Protocol):
         ...
 
     async def results(
-        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
-    ) -> list[ResultRow]:
-        """The newest ``limit`` results, or with ``since`` the oldest whose id is above it; in order of id."""
+        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None,
+        before: int | None = None,
+    ) -> list[ResultRow]:  # fmt: skip
+        """The newest ``limit`` results, or with ``since`` the oldest whose id is above it; in order of id.
+
+        With ``before`` only those whose id is below it.
+        """
         ...
 
     async def last_result(self) -> int:
@@ -306,6 +312,10 @@ class Store(Protocol):
 
     async def counted(self) -> dict[str, Counted]:
         """What is counted of each node, over all rules."""
+        ...
+
+    def commit_seconds(self) -> Histogram:
+        """How long transactions of the writer took."""
         ...
 
     def statistics(self) -> dict[str, int]:
