@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.cli.asking import DataDir, ask, run_until_interrupt, socket_of
+from common.cli.asking import DataDir, ask, reach_elsewhere, run_until_interrupt, socket_of
 from common.cli.chains import chain
 from common.cli.edging import edge_commands
 from common.cli.letters import dlq
@@ -290,6 +290,8 @@ async def _patient_watch(path: Path) -> AsyncIterator[dict[str, Any]]:
         except ControlError:
             await asyncio.sleep(0.1)
 
+
+reach_elsewhere(app, besides={"edge", "up", "down"})
 
 if __name__ == "__main__":
     main()

@@ -119,6 +119,16 @@ LEDGER = (
     Column("SET ASIDE", _field("set_aside"), True),
     Column("COUNTED", _field("counted"), True),
 )
+AUDIT = (
+    Column("AT (UTC)", _time("at")),
+    Column("WHO", _field("who")),
+    Column("ROLE", _field("role")),
+    Column("FROM", _field("remote")),
+    Column("OPERATION", _field("operation")),
+    Column("OUTCOME", _field("outcome")),
+    Column("ARGUMENTS", _field("arguments")),
+    Column("DETAIL", _field("detail")),
+)
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 

@@ -26,7 +26,7 @@ RETRY_AFTER_S = 1
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error. ``type`` names it for programs, ``detail`` is what is wrong, ``instance`` where, ``hint`` what to do."""
+    """An error. ``type`` names it for programs, ``detail`` what is wrong, ``instance`` where, ``hint`` what to do."""
 
     type: str
     title: str
