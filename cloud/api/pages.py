@@ -21,6 +21,7 @@ CURSOR_CHARS_MAX = 1024
 
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 Key = tuple[Any, ...]
+_Cut = tuple[list[Any], Key | None]  # rows of the page, and where it ends when more follow
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -32,15 +33,16 @@ class Page(msgspec.Struct, frozen=True):
 
 async def page(operation: str, ask: Ask, args: dict[str, Any], limit: int, cursor: str) -> Page:
     """Return one page of an operation's rows. Raises ApiError for a cursor that is not one of this operation's."""
-    mark = _read(cursor) if cursor else None
+    mark = _read(cursor, operation) if cursor else None
     if operation in _BY_ID:
-        return await _by_id(ask, args, limit, mark)
-    rows = await ask(args)
-    key = _KEYS.get(operation)
-    return _by_key(rows, key, limit, mark) if key else _by_place(rows, limit, mark)
+        items, end = await _by_id(ask, args, limit, mark)
+    else:
+        rows, key = await ask(args), _KEYS.get(operation)
+        items, end = _by_key(rows, key, limit, mark) if key else _by_place(rows, limit, mark)
+    return Page(items, _write((operation, *end)) if end is not None else None)
 
 
-async def _by_id(ask: Ask, args: dict[str, Any], limit: int, mark: Key | None) -> Page:
+async def _by_id(ask: Ask, args: dict[str, Any], limit: int, mark: Key | None) -> _Cut:
     """The newest rows first; with ``since`` those above that id, the oldest first, for who follows."""
     if mark is not None:
         if len(mark) != 2 or mark[0] not in ("since", "before") or not _whole(mark[1]):
@@ -48,14 +50,11 @@ async def _by_id(ask: Ask, args: dict[str, Any], limit: int, mark: Key | None) -
         args = {**args, mark[0]: mark[1]}
     forward = "since" in args
     rows = sorted(await ask({**args, "limit": limit + 1}), key=lambda row: row.id, reverse=not forward)
-    if forward:
-        rows = rows[: limit + 1]
     kept = rows[:limit]
-    more = len(rows) > limit
-    return Page(kept, _write(("since" if forward else "before", kept[-1].id)) if more else None)
+    return kept, ("since" if forward else "before", kept[-1].id) if len(rows) > limit else None
 
 
-def _by_key(rows: list[Any], key: Callable[[Any], Key], limit: int, mark: Key | None) -> Page:
+def _by_key(rows: list[Any], key: Callable[[Any], Key], limit: int, mark: Key | None) -> _Cut:
     keyed = sorted(((key(row), row) for row in rows), key=lambda pair: pair[0])
     if mark is not None:
         try:
@@ -63,15 +62,15 @@ def _by_key(rows: list[Any], key: Callable[[Any], Key], limit: int, mark: Key | 
         except TypeError:
             raise _wrong() from None
     kept = keyed[:limit]
-    return Page([row for _, row in kept], _write(kept[-1][0]) if len(keyed) > limit else None)
+    return [row for _, row in kept], kept[-1][0] if len(keyed) > limit else None
 
 
-def _by_place(rows: list[Any], limit: int, mark: Key | None) -> Page:
+def _by_place(rows: list[Any], limit: int, mark: Key | None) -> _Cut:
     if mark is not None and (len(mark) != 1 or not _whole(mark[0])):
         raise _wrong()
     begin = mark[0] if mark else 0
     end = begin + limit
-    return Page(rows[begin:end], _write((end,)) if end < len(rows) else None)
+    return rows[begin:end], (end,) if end < len(rows) else None
 
 
 def _fields(*names: str) -> Callable[[Any], Key]:
@@ -101,14 +100,17 @@ def _write(key: Key) -> str:
     return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def _read(cursor: str) -> Key:
+def _read(cursor: str, operation: str) -> Key:
     if len(cursor) > CURSOR_CHARS_MAX:
         raise _wrong()
     try:
         raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return tuple(msgspec.json.decode(raw, type=list[str | int | float]))
+        of, *mark = msgspec.json.decode(raw, type=list[str | int | float])
     except (binascii.Error, ValueError, msgspec.DecodeError):
         raise _wrong() from None
+    if of != operation:
+        raise _wrong()
+    return tuple(mark)
 
 
 def _wrong() -> ApiError:

@@ -65,19 +65,22 @@ class Served:
         return self.controller.api.statistics()
 
     async def results(self, first: int, count: int, *, fail: bool = False) -> None:
-        """Let the node send ``count`` results, one a message, from sequence ``first``, and wait until they are there."""
+        """Let the node send ``count`` results, one a message, from sequence ``first``; return when they are there."""
         make = bad if fail else ok
         for sequence in range(first, first + count):
             await self.node.results(sequence, [make(source_id=f"m{sequence}")])
-        await eventually(lambda: self._through() >= first + count - 1)
+        await eventually(lambda: self.through() >= first + count - 1)
 
-    def _through(self) -> int:
+    def through(self) -> int:
+        """The sequence through which the node's messages are confirmed."""
         return max((found.through for found in self.node.confirmations()), default=0)
 
 
 @asynccontextmanager
-async def served(directory: Path, *, tokens: str = TOKENS, **api: Any) -> AsyncIterator[Served]:
-    """A controller with its API and one node that was born; ``api`` are settings of the API."""
+async def served(
+    directory: Path, *, tokens: str = TOKENS, cloud: dict[str, Any] | None = None, **api: Any
+) -> AsyncIterator[Served]:
+    """A controller with its API and one node that was born; ``cloud`` and ``api`` are settings."""
     directory.mkdir(exist_ok=True)
     file = directory / "tokens"
     file.write_text(tokens)
@@ -86,7 +89,7 @@ async def served(directory: Path, *, tokens: str = TOKENS, **api: Any) -> AsyncI
     settings = ApiSettings(enabled=True, port=0, **{"token_file": str(file), **api})
     timeout = aiohttp.ClientTimeout(total=20)
     async with (
-        running(directory, hub, api=settings) as controller,
+        running(directory, hub, api=settings, **(cloud or {})) as controller,
         node_on(hub) as node,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):

@@ -146,7 +146,7 @@ async def test_errors_are_problem_details(tmp_path: Path) -> None:
 
 
 async def test_answers_cannot_be_taken_for_a_page(tmp_path: Path) -> None:
-    """Every answer, an error too, says that it is no page and may not be kept; names of nodes come back as JSON texts."""
+    """Every answer, an error too, says that it is no page, is not to be kept, and hides what serves it."""
     async with served(tmp_path) as api:
         for path, token in (("/rules", VIEWER), ("/rules", ""), ("/<script>alert(1)</script>", VIEWER)):
             answer = await api.ask("GET", path, token=token)
