@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
 from cloud.deadletters import DeadLetters
 from cloud.handlers import CONTENT_TYPES, Handlers
@@ -104,7 +105,8 @@ class Controller:
         self._letters.redrive_to(self.upstream.redrive)
         self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
-        operations = self._operations.table()
+        self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
+        operations = self._operations.table() | {"ready": self._ready}
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
         self.api = self._make_api(operations) if cloud.api.enabled else None
         self._tasks = Tasks("controller")
@@ -122,6 +124,7 @@ class Controller:
             for part in (self._control, self.store):
                 await part.start()
                 self._undo.append(part.stop)
+            self._undo.append(self._health.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             self._tasks.start("announce", self._announcing.run)
@@ -146,15 +149,16 @@ class Controller:
 
     def _make_api(self, operations: dict[str, Operation]) -> ApiService:
         try:
-            from cloud.api.health import Health  # here, so that a controller without the API needs no FastAPI
-            from cloud.api.service import ApiService
+            from cloud.api.service import ApiService  # here, so that a controller without the API needs no FastAPI
         except ImportError as exc:
             raise ConfigError(f"cloud.api.enabled needs {exc.name}: pip install 'fieldpost[api]'") from exc
-        health = Health(self.store, self._clock, lambda: self._link.connected, {})
         return ApiService(
             self.settings.cloud.api, Path(self.settings.data_dir), operations, self.metrics,
-            audit=self._audit, health=health, clock=self._clock,
+            audit=self._audit, health=self._health, clock=self._clock,
         )  # fmt: skip
+
+    async def _ready(self, args: dict[str, Any]) -> Readiness:
+        return await self._health.ready()
 
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())

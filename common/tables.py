@@ -129,6 +129,12 @@ AUDIT = (
     Column("ARGUMENTS", _field("arguments")),
     Column("DETAIL", _field("detail")),
 )
+FINDINGS = (
+    Column("LEVEL", _field("level")),
+    Column("CHECK", _field("check")),
+    Column("WHAT", _field("what")),
+    Column("WHAT TO DO", _field("do")),
+)
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 

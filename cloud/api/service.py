@@ -76,7 +76,6 @@ class ApiService:
         if self._streams is not None:
             self._streams.stop()
         await self._listener.stop()
-        await self._health.stop()
 
     def statistics(self) -> dict[str, int]:
         """Counters and gauges by name."""

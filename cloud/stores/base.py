@@ -95,7 +95,8 @@ class LossRow(msgspec.Struct, frozen=True):
 
 
 class NodeRow(msgspec.Struct, frozen=True):
-    """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` is filled by ``sessions``.
+    """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` and ``clock_skew_s`` (the node's
+    clock less ours, None when it is not known) are filled by ``sessions``.
 
     ``since`` is when ``online`` last changed, ``conflict`` says what is wrong when two spools claim one id (P5.8),
     ``cloud_lost`` counts messages that the node holds no more and this store never saw, ``lost`` sums the loss records
@@ -121,6 +122,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     conflict: str = ""
     reported_at: float = 0
     lost: dict[str, LossSum] = {}
+    clock_skew_s: float | None = None
 
 
 class RuleRow(msgspec.Struct, frozen=True):

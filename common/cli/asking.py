@@ -133,6 +133,11 @@ def ask(data_dir: str, operation: str, side: Side = Side.cloud, /, **args: Any) 
     return rows
 
 
+def here() -> Server | None:
+    """The controller that --server names; None: this host is asked."""
+    return _server.get()
+
+
 def follow(data_dir: str, operation: str, take: Callable[[dict[str, Any]], None], /, **args: Any) -> None:
     """Give each row of a stream to ``take`` until Ctrl-C, from where ``ask`` asks. Raises ControlError as it does."""
     if (server := _server.get()) is not None:

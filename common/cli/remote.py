@@ -11,6 +11,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from common.api import PAGE_ROWS_MAX, Kind, Route, request_of, route_of
+from common.clock import SystemClock
 from common.errors import ControlError
 from common.messaging.endpoint import is_loopback
 
@@ -26,6 +28,7 @@ ANSWER_BYTES_MAX = 64 * 1024 * 1024
 LINE_BYTES_MAX = 1 << 20
 RETRIES = 5  # in a row, of a stream that broke off
 RETRY_S = 1.0
+DATE_HALF_S = 0.5  # a Date is cut to whole seconds: on average it is so much behind
 
 
 class Server(NamedTuple):
@@ -64,6 +67,24 @@ class Server(NamedTuple):
                 if tries > RETRIES:
                     raise
             time.sleep(RETRY_S)
+
+    def ready(self) -> Any:
+        """What /readyz says. Raises ControlError when nobody answers."""
+        with _Connection(self) as connection:
+            return msgspec.json.decode(connection.read(connection.send("GET", "/readyz", b"", {})))
+
+    def clock_skew(self) -> float:
+        """The controller's clock less ours, in seconds, as well as a Date of whole seconds and the way there allow."""
+        with _Connection(self) as connection:
+            before = SystemClock().time()
+            answer = connection.send("GET", "/healthz", b"", {})
+            after = SystemClock().time()
+            connection.read(answer)
+        try:
+            said = parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+        except ValueError:
+            raise ControlError(f"{self.url} sends no Date: is it a fieldpost controller?", kind="unreachable") from None
+        return said + DATE_HALF_S - (before + after) / 2
 
     def _once(self, route: Route, args: dict[str, Any]) -> Any:
         with _Connection(self) as connection:
@@ -116,18 +137,22 @@ class _Connection:
     def ask(self, route: Route, args: dict[str, Any], headers: dict[str, str]) -> http.client.HTTPResponse:
         """Send a request and return the answer's head. Raises ControlError for any answer but 200."""
         asking = request_of(route, args)
-        if asking.body:
+        answer = self.send(asking.method, asking.target, asking.body, headers)
+        if answer.status != http.HTTPStatus.OK:
+            raise _refusal(self._server.url, answer.status, self.read(answer))
+        return answer
+
+    def send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """Send a request and return the answer's head, whatever its status."""
+        if body:
             headers = {**headers, "Content-Type": "application/json"}
         if self._server.token_file:
             headers = {**headers, "Authorization": f"Bearer {_token(self._server.token_file)}"}
         try:
-            self._http.request(asking.method, asking.target, asking.body or None, headers)
-            answer = self._http.getresponse()
+            self._http.request(method, target, body or None, headers)
+            return self._http.getresponse()
         except (OSError, http.client.HTTPException) as exc:
             raise self._trouble(exc) from exc
-        if answer.status != http.HTTPStatus.OK:
-            raise _refusal(self._server.url, answer.status, self.read(answer))
-        return answer
 
     def read(self, answer: http.client.HTTPResponse) -> bytes:
         """Read the rest of an answer."""
