@@ -23,7 +23,7 @@ from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
 from common.cli.letters import dlq
 from common.cli.live import tap
-from common.cli.looking import get, ledger
+from common.cli.looking import get, ledger, metrics
 from common.errors import FieldpostError
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.add_typer(chain, name="chain")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
 app.command()(ledger)
+app.command()(metrics)
 app.command()(tap)
 app.command()(doctor)
 node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
@@ -327,7 +328,7 @@ def _settings_of_both_sides() -> list[Any]:
 
 
 sides.append(_settings_of_both_sides)
-reach_elsewhere(app, besides={"edge", "up", "down"})
+reach_elsewhere(app, besides={"edge", "up", "down", "metrics"})
 
 if __name__ == "__main__":
     main()

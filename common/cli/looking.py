@@ -14,6 +14,8 @@ from common.cli.asking import (
     NodeName,
     Output,
     RuleName,
+    Side,
+    SideName,
     StatusName,
     ask,
     checked_status,
@@ -118,6 +120,11 @@ def get_audit(
     from common import tables
 
     show(tables.AUDIT, ask(data_dir, "get.audit", operation=operation, who=who, limit=limit), output)
+
+
+def metrics(data_dir: DataDir = "", side: SideName = Side.cloud) -> None:
+    """Metrics in Prometheus' text format, for its textfile collector. Example: fieldpost metrics --side edge"""
+    print(ask(data_dir, "metrics", side), end="")
 
 
 def _print_result(row: dict[str, Any], output: Output) -> None:
