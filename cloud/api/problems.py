@@ -62,7 +62,7 @@ PROBLEMS: Mapping[str, tuple[int, str, str]] = {
     "unavailable": (503, "Not available", "Try again; GET /readyz says what is not ready."),
     "deadline": (504, "Took too long", "Ask for less, or try again."),
 }
-_OF_KIND = {"not_found": "not_found", "conflict": "conflict", "unreachable": "unavailable"}
+_OF_KIND = {"not_found": "not_found", "conflict": "conflict", "refused": "refused", "unreachable": "unavailable"}
 _RETRY = {429, 503}
 
 

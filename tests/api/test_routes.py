@@ -15,7 +15,14 @@ from common.models import Epoch
 from tests.api.served import VIEWER, Served, served
 from tests.support.wait import eventually
 
-PATH_VALUES = {"node": "edge-1", "namespace": "default", "name": "overheat", "id": 1, "kind": "Rule"}
+PATH_VALUES = {
+    "node": "edge-1",
+    "namespace": "default",
+    "name": "overheat",
+    "rule": "overheat",
+    "id": 1,
+    "kind": "Rule",
+}
 
 
 async def _with_a_letter(api: Served) -> None:
