@@ -24,6 +24,8 @@ from common.cli.edging import edge_commands
 from common.cli.letters import dlq
 from common.cli.live import tap
 from common.cli.looking import get, ledger, metrics
+from common.cli.rates import top
+from common.cli.sending import send
 from common.errors import FieldpostError
 
 app = typer.Typer(
@@ -39,6 +41,8 @@ app.add_typer(dlq, name="dlq")
 app.command()(ledger)
 app.command()(metrics)
 app.command()(tap)
+app.command()(top)
+app.command()(send)
 app.command()(doctor)
 node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(node_commands, name="node")

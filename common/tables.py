@@ -77,6 +77,13 @@ RULES = (
     Column("LAST SUCCESS (UTC)", _time("last_success")),
     Column("LAST FAILURE (UTC)", _time("last_failure")),
 )
+RATES = (
+    *RULES[:2],
+    Column("SUCCESS/S", _field("success_per_s"), True),
+    Column("FAIL/S", _field("fail_per_s"), True),
+    Column("MEAN MS", lambda row: "-" if row.get("mean_ms") is None else f"{row['mean_ms']:.1f}", True),
+    *RULES[2:4],
+)
 RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[2:])
 RESULTS = (
     Column("TIME", _field("time"), width=24),

@@ -8,16 +8,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 import fieldpost
 from common.api import ROUTES, Kind, path_names, request_of, route_of
+from common.cli.rates import rates
 from common.cli.remote import Server
 from common.errors import ControlError
 from tests.api.served import OPERATOR, VIEWER, Served, served
 from tests.docs_support.blocks import ROOT
+from tests.support.brokers import Embedded
+from tests.support.client import Client
 from tests.support.wait import eventually, free_port
 
 FINE, FAILED, WRONG_USE = 0, 1, 2
@@ -172,3 +177,40 @@ def test_requests_are_made_by_the_table() -> None:
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
     assert all(route.kind is Kind.value or route.method == "GET" for route in ROUTES)
     assert all(name.isidentifier() for route in ROUTES for name in path_names(route))
+
+
+def test_rates_are_differences_of_counts() -> None:
+    """Executions a second and their mean duration between two readings, the busiest first; new rules begin at zero."""
+
+    def row(rule: str, success: int, fail: int, duration_sum: int, uid: str = "") -> dict[str, Any]:
+        counts = {"success": success, "fail": fail, "duration_sum": duration_sum}
+        return {"namespace": "default", "rule": rule, "uid": uid, **counts}
+
+    before = [row("a", 10, 0, 1000), row("gone", 1, 1, 1), row("b", 5, 5, 500), row("again", 9, 0, 9, "old")]
+    now = [row("a", 14, 0, 9000), row("b", 5, 25, 40_500), row("idle", 0, 0, 0), row("again", 2, 0, 2000, "new")]
+    found = rates(before, now, 2.0)
+    assert [(row["rule"], row["success_per_s"], row["fail_per_s"], row["mean_ms"]) for row in found] == [
+        ("b", 0.0, 10.0, 2.0), ("a", 2.0, 0.0, 2.0), ("again", 1.0, 0.0, 1.0), ("idle", 0.0, 0.0, None),
+    ]  # fmt: skip
+
+
+async def test_a_message_by_hand_arrives(embedded: Embedded, tmp_path: Path) -> None:
+    """``fieldpost send`` ends when the broker has the message, from an argument or a file; a missing file is 2."""
+    (tmp_path / "payload").write_bytes(b"\x00\xff")
+    async with Client(int(embedded.url.rpartition(":")[2]), "listener") as client:
+        await client.subscribe("devices/#")
+        for payload in ("hot", f"@{tmp_path / 'payload'}"):
+            done = await _fieldpost("send", "devices/d1/telemetry", payload, "--broker", embedded.url)
+            assert done.output == "devices/d1/telemetry: the broker has it\n"
+        await eventually(lambda: [payload for _, payload, _ in client.messages] == [b"hot", b"\x00\xff"])
+    missing = await _fieldpost("send", "a", "@/nowhere", "--broker", embedded.url)
+    assert missing.exit_code == WRONG_USE
+
+
+async def test_top_shows_one_reading_as_json(tmp_path: Path) -> None:
+    """With -o json it reads twice and ends."""
+    async with served(tmp_path) as api:
+        await api.results(1, 2)
+        done = await _fieldpost("top", "--every", "0.1", "-o", "json", "--data-dir", str(tmp_path / "data"))
+        (row,) = msgspec.json.decode(done.stdout)
+        assert (row["rule"], row["success"], row["success_per_s"]) == ("overheat", 2, 0)
