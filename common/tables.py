@@ -82,7 +82,8 @@ RATES = (
     Column("SUCCESS/S", _field("success_per_s"), True),
     Column("FAIL/S", _field("fail_per_s"), True),
     Column("MEAN MS", lambda row: "-" if row.get("mean_ms") is None else f"{row['mean_ms']:.1f}", True),
-    *RULES[2:4],
+    Column("SUCCESS", _field("success"), True),
+    Column("FAIL", _field("fail"), True),
 )
 RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[2:])
 RESULTS = (
