@@ -129,10 +129,10 @@ class Api:
     def _admit(self, request: Request) -> Caller:
         """Return who asks. Raises ApiError: no valid token, or too many requests."""
         remote = request.client.host if request.client else ""
-        if self._failures.full(remote):
+        token = self._tokens.caller(request.headers.get("authorization", ""))
+        if token is None and self._failures.full(remote):  # a right one passes: behind a proxy all have one address
             self.counts["throttled"] += 1
             raise ApiError("too_many_requests", "too many wrong tokens from this address in a second")
-        token = self._tokens.caller(request.headers.get("authorization", ""))
         if token is None:
             self.counts["unauthorised"] += 1
             self._failures.add(remote)

@@ -88,6 +88,9 @@ _KEYS: Mapping[str, Callable[[Any], Key]] = {
     "get.nodes": _fields("node"),
     "get.rules": _fields("namespace", "rule", "uid", "node"),
     "get.errors": _error_key,
+    "get.objects": _fields("kind", "namespace", "name"),
+    "get.assignments": _fields("kind", "namespace", "name", "node", "uid"),
+    "get.sinks": _fields("sink"),
     "get.losses": lambda row: (-row.received_at, row.node, row.id),
 }
 

@@ -37,7 +37,7 @@ class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, description="Requests of one token in a second; the next is answered 429.")
     ] = 200
     failures_per_s_max: Annotated[
-        int, Meta(ge=1, description="Wrong tokens from one address in a second; the next is answered 429, unread.")
+        int, Meta(ge=1, description="Wrong tokens from one address in a second; the next wrong one is answered 429.")
     ] = 10
     watchers_max: Annotated[int, Meta(ge=0, description="Streams of results at a time; the next is answered 503.")] = 64
     body_bytes_max: Annotated[
