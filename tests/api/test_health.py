@@ -143,3 +143,12 @@ def test_who_does_not_serve_the_api_does_not_load_it(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_without_its_libraries_the_api_says_what_to_install(tmp_path: Path) -> None:
+    """With the API on and FastAPI missing the controller ends with exit code 2 and one line."""
+    program = "import sys; sys.modules['fastapi'] = None\nfrom cloud.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    wanted = ["--set", "cloud.api.enabled=true", "--data-dir", str(tmp_path / "data"), "--broker", "mqtt://127.0.0.1:1"]
+    done = subprocess.run([sys.executable, "-c", program, *wanted], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "fieldpost cloud: cloud.api.enabled needs fastapi: pip install 'fieldpost[api]'\n"
