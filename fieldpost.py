@@ -17,13 +17,16 @@ from typing import Annotated, Any
 
 import typer
 
-from common.cli.asking import DataDir, ask, run_until_interrupt, socket_of
+from common.cli.asking import DataDir, ask, reach_elsewhere, run_until_interrupt, socket_of
 from common.cli.chains import chain
+from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
 from common.cli.kube import kube
 from common.cli.letters import dlq
 from common.cli.live import tap
-from common.cli.looking import get, ledger
+from common.cli.looking import get, ledger, metrics
+from common.cli.rates import top
+from common.cli.sending import send
 from common.errors import FieldpostError
 
 app = typer.Typer(
@@ -38,7 +41,11 @@ app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
 app.add_typer(kube, name="kube")
 app.command()(ledger)
+app.command()(metrics)
 app.command()(tap)
+app.command()(top)
+app.command()(send)
+app.command()(doctor)
 node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(node_commands, name="node")
 
@@ -187,9 +194,11 @@ async def _up(
         print(f"broker   {url}{'' if own_broker else '  (embedded, MQTT 3.1.1, loopback only)'}")
         common = ["--broker", url, "--data-dir", str(data)]
         places = [part for place in rules or [str(_example_rules())] for part in ("--rules", place)]
-        cloud_failed = await _child(stack, "cloud", [*common], data)
+        api, serving = _api(data)
+        cloud_failed = await _child(stack, "cloud", [*common, *serving], data)
         edge_failed = await _child(stack, "edge", [*common, "--node", node, *places], data)
         print(f"cloud    cloud-1, store {data / 'cloud.db'}, log {data / 'cloud.log'}")
+        print(f"api      {api}")
         print(f"edge     {node}, rules {', '.join(rules) or 'the examples'}, log {data / 'edge.log'}")
         await _telemetry(stack, settings, url, node, every)
         print(f"input    this machine's telemetry on devices/{node}/telemetry, every {every:g} s")
@@ -208,6 +217,29 @@ async def _up(
             raise shown.exception()  # type: ignore[misc]
         print("\nstopping", flush=True)
     print(f"stopped; everything is kept in {data}, the next start goes on from there")
+
+
+def _api(data: Path) -> tuple[str, list[str]]:
+    """Words about the API, and the flags that make the controller serve it if what it needs is installed."""
+    import importlib.util
+
+    from cloud.settings import Settings
+    from common.config import load
+    from common.errors import BrokerError
+    from common.messaging.child import is_loopback, take_port
+
+    if not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")):
+        return "not installed: pip install 'fieldpost[api]'", []
+    settings = load(Settings, environ=os.environ, overrides={}).cloud.api
+    port = settings.port
+    if is_loopback(settings.host):
+        try:
+            port = take_port(settings.host, settings.port)
+        except BrokerError:
+            port = take_port(settings.host, 0)
+    scheme = "https" if settings.certificate_file else "http"
+    words = f"{scheme}://{settings.host}:{port}/api/v1, token in {settings.token_file or data / 'api.token'}"
+    return words, ["--set", "cloud.api.enabled=true", "--set", f"cloud.api.port={port}"]
 
 
 async def _set(event: asyncio.Event) -> None:
@@ -292,6 +324,17 @@ async def _patient_watch(path: Path) -> AsyncIterator[dict[str, Any]]:
         except ControlError:
             await asyncio.sleep(0.1)
 
+
+def _settings_of_both_sides() -> list[Any]:
+    from cloud.settings import Settings as CloudSettings
+    from common.config import load
+    from edge.settings import Settings as EdgeSettings
+
+    return [load(settings, environ=os.environ, overrides={}) for settings in (CloudSettings, EdgeSettings)]
+
+
+sides.append(_settings_of_both_sides)
+reach_elsewhere(app, besides={"edge", "up", "down", "metrics"})
 
 if __name__ == "__main__":
     main()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloud.api.health import Health, Readiness
+from cloud.audit import Audit
 from cloud.deadletters import DeadLetters
 from cloud.handlers import CONTENT_TYPES, Handlers
 from cloud.ledger import Ledger
+from cloud.metering import Metering
 from cloud.operations import Operations
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
@@ -20,8 +24,8 @@ from cloud.stores.sql import SqlStore
 from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
-from common.control import ControlServer, socket_path
-from common.errors import TransportError
+from common.control import ControlServer, Operation, socket_path
+from common.errors import ConfigError, TransportError
 from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
 from common.messaging.announcing import Announcing
@@ -33,10 +37,14 @@ from common.tasks import Tasks
 from common.topics import controller_presence_topic
 from common.version import VERSION
 
+if TYPE_CHECKING:
+    from cloud.api.service import ApiService
+
 log = logging.getLogger(__name__)
 
 MakeLink = Callable[[Settings, Callable[[], Will | None]], Link]
-_GAUGES = {"connected", "in_flight", "queued", "waiting"}
+_GAUGES = {"connected", "in_flight", "queued", "waiting", "connections", "running", "watching"}
+_QUEUED = "_queued"  # after the type, in the upstream's statistics
 
 
 def mqtt_link(settings: Settings, will: Callable[[], Will | None]) -> Link:
@@ -95,7 +103,12 @@ class Controller:
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
-        self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._operations.table())
+        self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
+        self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
+        self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
+        operations = self._operations.table() | {"ready": self._ready}
+        self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
+        self.api = self._make_api(operations) if cloud.api.enabled else None
         self._tasks = Tasks("controller")
         self._announcing = Announcing(self._say_again)
         self._stopping = False
@@ -111,12 +124,16 @@ class Controller:
             for part in (self._control, self.store):
                 await part.start()
                 self._undo.append(part.stop)
+            self._undo.append(self._health.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             self._tasks.start("announce", self._announcing.run)
             self._undo.append(self._tasks.stop)
             await self.layer.start()
             self._undo.append(self.layer.stop)
+            if self.api is not None:
+                self._undo.append(self.api.stop)
+                await self.api.start()
         except BaseException:
             await self.stop()
             raise
@@ -129,6 +146,19 @@ class Controller:
             self._publish_presence(online=False)
         while self._undo:
             await self._undo.pop()()
+
+    def _make_api(self, operations: dict[str, Operation]) -> ApiService:
+        try:
+            from cloud.api.service import ApiService  # here, so that a controller without the API needs no FastAPI
+        except ImportError as exc:
+            raise ConfigError(f"cloud.api.enabled needs {exc.name}: pip install 'fieldpost[api]'") from exc
+        return ApiService(
+            self.settings.cloud.api, Path(self.settings.data_dir), operations, self.metrics,
+            audit=self._audit, health=self._health, clock=self._clock,
+        )  # fmt: skip
+
+    async def _ready(self, args: dict[str, Any]) -> Readiness:
+        return await self._health.ready()
 
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
@@ -170,18 +200,23 @@ class Controller:
             "ledger": self._ledger.statistics(),
             "sessions": self.sessions.statistics(),
             "store": self.store.statistics(),
+            "audit": self._audit.statistics(),
+            **({"api": self.api.statistics()} if self.api is not None else {}),
         }
 
-    def metrics(self) -> str:
-        """The same in Prometheus' text format."""
+    async def metrics(self) -> str:
+        """The same, and what only the store knows, in Prometheus' text format (experience U6)."""
+        await self._ledger.refresh()
+        await self._metering.refresh()
         return exposition("cloud", self._families())
 
+    def _queues(self) -> dict[str, int]:
+        found = self.upstream.statistics()
+        return {name.removesuffix(_QUEUED): count for name, count in found.items() if name.endswith(_QUEUED)}
+
     def _families(self) -> Iterator[Family]:
+        yield from self._metering.families()
         for owner, values in self.statistics().items():
             if owner != "controller":
-                gauges = (
-                    set(values)
-                    if owner == "ledger"
-                    else {name for name in values if name in _GAUGES or name.endswith("_queued")}
-                )
-                yield from families(owner, values, gauges)
+                shown = {name: value for name, value in values.items() if not name.endswith(_QUEUED)}
+                yield from families(owner, shown, set(shown) if owner == "ledger" else _GAUGES)

@@ -81,9 +81,9 @@ class DeadLetters:
         """The wall clock, as the letters' ``at`` is."""
         return self._clock.time()
 
-    async def ls(self, node: str, reason: str, limit: int) -> list[LetterRow]:
-        """The newest letters, the last one first."""
-        which = Letters(node=node, reason=reason)
+    async def ls(self, node: str, reason: str, limit: int, before: int | None = None) -> list[LetterRow]:
+        """The newest letters, the last one first; with ``before`` those whose id is below it."""
+        which = Letters(node=node, reason=reason, below=before)
         return [row_of(letter) for letter in await self._store.dead_letters(limit=limit, which=which)]
 
     async def show(self, number: int) -> ShownLetter:
@@ -118,7 +118,7 @@ class DeadLetters:
         found = await self._store.dead_letters(limit=len(ids), which=Letters(ids=ids))
         missing = sorted(set(ids) - {letter.id for letter in found})
         if missing:
-            raise ControlError(f"no dead letter has the id {', '.join(map(str, missing))}")
+            raise ControlError(f"no dead letter has the id {', '.join(map(str, missing))}", kind="not_found")
         return found
 
     async def _redrive(self, letter: DeadLetter) -> Redriven:

@@ -184,7 +184,7 @@ class Handlers:
         if not node or not isinstance(message.content, NodeStatus):
             self.refusals.message(message, RefusedError("undecodable", "content is not a node's status"))
             return
-        await self.sessions.report(node, message.content)
+        await self.sessions.report(node, message.content, message.header.timestamp / 1000)
 
     async def update_controller(self, messages: Sequence[Message[Any]]) -> None:
         """What controllers, this one too, say of themselves (P3.4)."""

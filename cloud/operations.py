@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import Meta
 from cloud.deadletters import DeadLetters
 from cloud.ledger import Ledger
 from cloud.sessions import Sessions
+from cloud.stores.auditing import audit_rows
 from cloud.stores.base import CommitOutcome, Letters, Store
 from common.control import Operation
 from common.errors import ControlError
@@ -20,9 +21,11 @@ from common.errors import ControlError
 WATCH_POLL_S = 1.0  # a watcher also looks this often, for what another controller committed
 WATCH_ROWS = 500  # results read at once for a watcher
 ROWS_MAX = 10_000  # most rows that one question gets
+ID_MAX = 2**63 - 1  # what the databases take
 
 Limit = Annotated[int, Meta(ge=1, le=ROWS_MAX)]
-Ids = Annotated[list[int], Meta(max_length=1000)]
+Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
+Ids = Annotated[list[Id], Meta(max_length=1000)]
 T = TypeVar("T")
 
 
@@ -41,14 +44,15 @@ class _ResultsArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     status: str = ""
-    since: int | None = None
+    since: Id | None = None
+    before: Id | None = None
 
 
 class _WatchArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     status: str = ""
-    since: int | None = None
+    since: Id | None = None
 
 
 class _ErrorsArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,10 +82,11 @@ class _LsArgs(msgspec.Struct, forbid_unknown_fields=True):
     node: str = ""
     reason: str = ""
     limit: Limit = 100
+    before: Id | None = None
 
 
 class _ShowArgs(msgspec.Struct, forbid_unknown_fields=True):
-    id: int
+    id: Id
 
 
 class _RedriveArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,6 +103,32 @@ class _DropArgs(msgspec.Struct, forbid_unknown_fields=True):
     older_s: Annotated[float, Meta(ge=0)] | None = None
 
 
+class _AuditArgs(msgspec.Struct, forbid_unknown_fields=True):
+    operation: str = ""
+    who: str = ""
+    limit: Limit = 100
+    before: Id | None = None
+
+
+# What each operation takes, for who must know it before asking (the API's queries and its OpenAPI document).
+ARGUMENTS: dict[str, type[msgspec.Struct]] = {
+    "get.nodes": _Nothing,
+    "get.rules": _RulesArgs,
+    "get.results": _ResultsArgs,
+    "get.errors": _ErrorsArgs,
+    "get.losses": _LossesArgs,
+    "get.audit": _AuditArgs,
+    "node.replace": _NodeArgs,
+    "ledger": _LedgerArgs,
+    "dlq.ls": _LsArgs,
+    "dlq.show": _ShowArgs,
+    "dlq.redrive": _RedriveArgs,
+    "dlq.drop": _DropArgs,
+    "watch.results": _WatchArgs,
+    "statistics": _Nothing,
+}
+
+
 class Operations:
     """The operations by name, over store, sessions, dead letters and ledger.
 
@@ -112,7 +143,7 @@ class Operations:
         letters: DeadLetters,
         ledger: Ledger,
         statistics: Callable[[], Mapping[str, Any]],
-        metrics: Callable[[], str],
+        metrics: Callable[[], Awaitable[str]],
     ) -> None:
         self._store, self._sessions, self._letters, self._ledger = store, sessions, letters, ledger
         self._statistics, self._metrics = statistics, metrics
@@ -127,6 +158,7 @@ class Operations:
             "get.errors": self.get_errors,
             "get.dead_letters": self.get_dead_letters,
             "get.losses": self.get_losses,
+            "get.audit": self.get_audit,
             "node.replace": self.node_replace,
             "ledger": self.ledger,
             "dlq.ls": self.dlq_ls,
@@ -171,6 +203,13 @@ class Operations:
         """The newest loss records, of one node or kind if so asked."""
         return await self._store.losses(**msgspec.structs.asdict(_read(args, _LossesArgs)))
 
+    async def get_audit(self, args: dict[str, Any]) -> Any:
+        """The newest changes that people made, the last one first."""
+        wanted = _read(args, _AuditArgs)
+        return await self._store.read(
+            lambda conn: audit_rows(conn, wanted.limit, wanted.before, wanted.operation, wanted.who)
+        )
+
     async def node_replace(self, args: dict[str, Any]) -> Any:
         """Take the agent that was heard last as the node's own and give up all others (P5.8)."""
         node = _read(args, _NodeArgs).node
@@ -181,7 +220,7 @@ class Operations:
         node = _read(args, _LedgerArgs).node
         rows, total = await self._ledger.rows(node)
         if node and not rows:
-            raise ControlError(f"node {node} is not known here")
+            raise ControlError(f"node {node} is not known here", kind="not_found")
         return {"nodes": rows, "fleet": total}
 
     async def dlq_ls(self, args: dict[str, Any]) -> Any:
@@ -215,7 +254,7 @@ class Operations:
         than the ring is long misses what the ring has dropped.
         """
         wanted = _read(args, _WatchArgs)
-        filters = {"namespace": wanted.namespace, "rule": wanted.rule, "status": wanted.status}
+        filters: dict[str, Any] = {"namespace": wanted.namespace, "rule": wanted.rule, "status": wanted.status}
         last = await self._store.last_result() if wanted.since is None else wanted.since
         event = asyncio.Event()
         self._watchers.add(event)
@@ -239,8 +278,7 @@ class Operations:
     async def metrics(self, args: dict[str, Any]) -> Any:
         """The same for Prometheus, as text."""
         _read(args, _Nothing)
-        await self._ledger.refresh()
-        return self._metrics()
+        return await self._metrics()
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

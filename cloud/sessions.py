@@ -60,6 +60,7 @@ class Sessions:
         self._last: dict[str, _Last] = {}
         self._pending: Counter[str] = Counter()  # births that came and are not committed, by node
         self._settled = asyncio.Event()
+        self._skews: dict[str, float] = {}  # a node's clock less ours, when it was heard last
         self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports", "replaced"), 0)
 
     def note_message(self, message: Message[Any]) -> None:
@@ -112,9 +113,12 @@ class Sessions:
         self._counts["ignored" if not taken else "births" if birth.online else "offlines"] += 1
         return taken
 
-    async def report(self, node: str, status: NodeStatus) -> None:
-        """Take a node's own statistics."""
-        await self._store.report(node, status, self._clock.time())
+    async def report(self, node: str, status: NodeStatus, sent_at: float = 0) -> None:
+        """Take a node's own statistics. ``sent_at`` is when, by its clock: these never wait there."""
+        now = self._clock.time()
+        if sent_at and (node in self._skews or len(self._skews) < NODES_WATCHED_MAX):
+            self._skews[node] = round(sent_at - now, 1)
+        await self._store.report(node, status, now)
         self._counts["reports"] += 1
 
     async def replace(self, node: str) -> str:
@@ -136,7 +140,9 @@ class Sessions:
         """All nodes with their state, by id."""
         now, connected = self._clock.time(), self._connected()
         return [
-            msgspec.structs.replace(row, state=state_of(row, now, self._stale_s, connected))
+            msgspec.structs.replace(
+                row, state=state_of(row, now, self._stale_s, connected), clock_skew_s=self._skews.get(row.node)
+            )
             for row in await self._store.nodes()
         ]
 

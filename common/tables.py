@@ -77,6 +77,14 @@ RULES = (
     Column("LAST SUCCESS (UTC)", _time("last_success")),
     Column("LAST FAILURE (UTC)", _time("last_failure")),
 )
+RATES = (
+    *RULES[:2],
+    Column("SUCCESS/S", _field("success_per_s"), True),
+    Column("FAIL/S", _field("fail_per_s"), True),
+    Column("MEAN MS", lambda row: "-" if row.get("mean_ms") is None else f"{row['mean_ms']:.1f}", True),
+    Column("SUCCESS", _field("success"), True),
+    Column("FAIL", _field("fail"), True),
+)
 RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[2:])
 RESULTS = (
     Column("TIME", _field("time"), width=24),
@@ -118,6 +126,22 @@ LEDGER = (
     Column("DROPPED", _field("dropped"), True),
     Column("SET ASIDE", _field("set_aside"), True),
     Column("COUNTED", _field("counted"), True),
+)
+AUDIT = (
+    Column("AT (UTC)", _time("at")),
+    Column("WHO", _field("who")),
+    Column("ROLE", _field("role")),
+    Column("FROM", _field("remote")),
+    Column("OPERATION", _field("operation")),
+    Column("OUTCOME", _field("outcome")),
+    Column("ARGUMENTS", _field("arguments")),
+    Column("DETAIL", _field("detail")),
+)
+FINDINGS = (
+    Column("LEVEL", _field("level")),
+    Column("CHECK", _field("check")),
+    Column("WHAT", _field("what")),
+    Column("WHAT TO DO", _field("do")),
 )
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))

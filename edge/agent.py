@@ -28,7 +28,7 @@ from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULESTATUS, build_res
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
-from edge import letters
+from edge import letters, metering
 from edge.batching import Frozen
 from edge.endpoints.base import Kind
 from edge.endpoints.buses import Buses
@@ -283,6 +283,7 @@ class Agent:
     def _operations(self) -> dict[str, Operation]:
         return {
             "statistics": self._statistics,
+            "metrics": self._metrics,
             **self.host.operations(),
             "dlq.ls": self._dlq_ls,
             "dlq.show": self._dlq_show,
@@ -304,6 +305,9 @@ class Agent:
         if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
             raise ControlError(f"dlq.{order}: ids must be a list of texts; empty means all")
         return {"done": await self.spool.letters(order, ids)}
+
+    async def _metrics(self, args: dict[str, Any]) -> str:
+        return metering.text(self.nodestatus(), self.status.outcomes)
 
     async def _statistics(self, args: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -47,6 +47,7 @@ DECISION_LINES_MAX = 40
 LAYER_SECTIONS = ("endpoints:", "rules:", "hooks:", "hook_points:")
 OUTCOMES = ("filtered", "rejected", "failed", "dropped")
 DOWN = "fieldpost down"
+NO_CURL = "curl is not installed: apt-get install curl"
 NO_CLIENTS = "mosquitto_sub is not installed: apt-get install mosquitto-clients"
 RULES = [file for file in sorted((ROOT / "examples").glob("*.yaml")) if "\nkind: Rule\n" in file.read_text()]
 PAGES_WITH_COMMANDS = [page for page in pages() if any(not _.startswith("make ") for _ in commands(page))]
@@ -56,8 +57,10 @@ MODELS = {"controller": ControllerPresence, "next_sequence": NodeBirth, "RuleID"
 
 
 @contextlib.asynccontextmanager
-async def _up(cwd: Path) -> AsyncIterator[str]:
-    """``fieldpost up`` in a directory as a reader has it: a clone with examples, and rules; yields the broker's URL."""
+async def _up(cwd: Path) -> AsyncIterator[tuple[str, str]]:
+    """``fieldpost up`` in a directory as a reader has it: a clone with examples, and rules; yields the broker's URL,
+    and host and port of the API.
+    """
     (cwd / "examples").symlink_to(ROOT / "examples")
     (cwd / "rules").mkdir()
     shutil.copy(ROOT / "examples" / "relay.yaml", cwd / "rules")
@@ -69,7 +72,7 @@ async def _up(cwd: Path) -> AsyncIterator[str]:
         async with Client(int(url.rpartition(":")[2]), "careless") as client:  # so that there are dead letters to show
             for _ in range(5):
                 await client.publish("fieldpost/up/gw-7/router:resource/update/default/rulestatus/telemetry", b"{")
-        yield url
+        yield url, re.findall(r"http://([0-9.:]+)/api", program.out)[0]
     finally:
         if program.running:
             program.interrupt()
@@ -85,8 +88,10 @@ def _shows_a_result(program: Program) -> bool:
 async def test_commands_of_a_page_run(page: Path, tmp_path: Path, embedded: Embedded):
     """Every command ends with exit code 0, or goes on until Ctrl-C; ``fieldpost down`` comes last."""
     lines = [line for line in commands(page) if not line.startswith(("make ", "mosquitto_sub "))]
-    async with _up(tmp_path) as near:
-        shell = Shell(tmp_path, near, embedded.url)
+    if any(line.startswith("curl ") for line in lines) and shutil.which("curl") is None:
+        pytest.skip(NO_CURL)
+    async with _up(tmp_path) as (near, api):
+        shell = Shell(tmp_path, near, embedded.url, api)
         for line in (line for line in lines if line != DOWN):
             await shell.run(line)
         await shell.stop()
@@ -98,7 +103,7 @@ async def test_mosquitto_sub_shows_the_traffic(tmp_path: Path, embedded: Embedde
     """Every mosquitto_sub line of the documentation shows a message within seconds."""
     if shutil.which("mosquitto_sub") is None:
         pytest.skip(NO_CLIENTS)
-    async with _up(tmp_path) as near:
+    async with _up(tmp_path) as (near, _):
         shell = Shell(tmp_path, near, embedded.url)
         for line in SUBSCRIBE:
             await shell.run(line)

@@ -11,12 +11,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from cloud.settings.api import ApiSettings
 from cloud.settings.kubernetes import KubernetesSettings
 from cloud.settings.queues import QueueSettings
 from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
-__all__ = ["CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "StoreSettings", "store_url"]
+__all__ = [
+    "ApiSettings", "CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "StoreSettings", "store_url",
+]  # fmt: skip
 
 
 class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +40,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: StoreSettings = StoreSettings()
     queues: QueueSettings = QueueSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
+    api: ApiSettings = ApiSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Connection
 
+from common.metrics import Histogram
 from common.models import Epoch, ExecResult, LossRecord, NodeBirth, NodeStatus
 
 T = TypeVar("T")
@@ -94,7 +95,8 @@ class LossRow(msgspec.Struct, frozen=True):
 
 
 class NodeRow(msgspec.Struct, frozen=True):
-    """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` is filled by ``sessions``.
+    """What the store knows of a node. Times are unix seconds, 0 when never; ``state`` and ``clock_skew_s`` (the node's
+    clock less ours, None when it is not known) are filled by ``sessions``.
 
     ``since`` is when ``online`` last changed, ``conflict`` says what is wrong when two spools claim one id (P5.8),
     ``cloud_lost`` counts messages that the node holds no more and this store never saw, ``lost`` sums the loss records
@@ -120,6 +122,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     conflict: str = ""
     reported_at: float = 0
     lost: dict[str, LossSum] = {}
+    clock_skew_s: float | None = None
 
 
 class RuleRow(msgspec.Struct, frozen=True):
@@ -198,12 +201,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Letters(msgspec.Struct, frozen=True):
-    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds."""
+    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds, ``below`` an id."""
 
     ids: Sequence[int] = ()
     node: str = ""
     reason: str = ""
     before: float = 0
+    below: int | None = None
 
 
 ALL_LETTERS = Letters()
@@ -279,9 +283,13 @@ class Store(Protocol):
         ...
 
     async def results(
-        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
-    ) -> list[ResultRow]:
-        """The newest ``limit`` results, or with ``since`` the oldest whose id is above it; in order of id."""
+        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None,
+        before: int | None = None,
+    ) -> list[ResultRow]:  # fmt: skip
+        """The newest ``limit`` results, or with ``since`` the oldest whose id is above it; in order of id.
+
+        With ``before`` only those whose id is below it.
+        """
         ...
 
     async def last_result(self) -> int:
@@ -306,6 +314,10 @@ class Store(Protocol):
 
     async def counted(self) -> dict[str, Counted]:
         """What is counted of each node, over all rules."""
+        ...
+
+    def commit_seconds(self) -> Histogram:
+        """How long transactions of the writer took."""
         ...
 
     def statistics(self) -> dict[str, int]:

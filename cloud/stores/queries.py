@@ -105,12 +105,14 @@ def _add(
 
 
 def results_of(
-    conn: Connection, limit: int, namespace: str, rule: str, status: str, since: int | None
+    conn: Connection, limit: int, namespace: str, rule: str, status: str, since: int | None, before: int | None = None
 ) -> list[ResultRow]:
     """See Store.results."""
     query = select(*_RESULT_COLUMNS).where(*_of_rule(results, namespace, rule)).limit(limit)
     if status:
         query = query.where(results.c.status == status)
+    if before is not None:
+        query = query.where(results.c.id < before)
     if since is not None:
         return [ResultRow(*row) for row in conn.execute(query.where(results.c.id > since).order_by(results.c.id))]
     return [ResultRow(*row) for row in conn.execute(query.order_by(results.c.id.desc()))][::-1]
@@ -157,4 +159,5 @@ def _those(which: Letters) -> list[Any]:
     c = dead_letters.c
     wanted: list[Any] = [c.id.in_(which.ids)] if which.ids else []
     wanted += [column == value for column, value in ((c.node, which.node), (c.reason, which.reason)) if value]
+    wanted += [c.id < which.below] if which.below is not None else []
     return [*wanted, c.at < which.before] if which.before else wanted

@@ -57,10 +57,11 @@ class SqlReads:
         return await self.read(lambda conn: queries.rules(conn, namespace, rule, per_node))
 
     async def results(
-        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None
-    ) -> list[ResultRow]:
+        self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None,
+        before: int | None = None,
+    ) -> list[ResultRow]:  # fmt: skip
         """See Store."""
-        return await self.read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since))
+        return await self.read(lambda conn: queries.results_of(conn, limit, namespace, rule, status, since, before))
 
     async def last_result(self) -> int:
         """See Store."""

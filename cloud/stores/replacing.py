@@ -27,7 +27,7 @@ def replace_node(conn: Connection, dialect_insert: Any, node: str, at: float) ->
     """
     row = conn.execute(select(nodes).where(nodes.c.node == node).with_for_update()).mappings().first()
     if row is None:
-        raise ControlError(f"node {node} is not known here")
+        raise ControlError(f"node {node} is not known here", kind="not_found")
     held = read_held(conn, node)
     birth = msgspec.json.decode(row["claim"], type=NodeBirth) if row["claim"] else None
     own = held.get(Epoch.parse(birth.epoch)) if birth is not None else None

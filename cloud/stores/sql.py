@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ from cloud.stores.tables import SCHEMA_VERSION, nodes
 from cloud.stores.writes import Statements, StatusCommit
 from common.errors import ControlError, StorageError
 from common.faults import Fault, no_fault
+from common.metrics import Histogram
 from common.models import Epoch, NodeBirth, NodeStatus
 from common.writer import GroupWriter
 
@@ -110,6 +112,7 @@ class SqlStore(SqlReads):
             group_max=settings.group_max,
             queue_max=settings.waiting_max,
         )
+        self._seconds = Histogram()
         self._counts = dict.fromkeys(("messages", "duplicates", "refused", "results", "conflicts", "split_groups"), 0)
 
     async def start(self) -> None:
@@ -257,6 +260,7 @@ class SqlStore(SqlReads):
         for op in group:
             by_kind[type(op)].append(op)
         done: _Done = []
+        began = time.monotonic()
         with self._writing() as conn:
             for op in by_kind[_Presence]:
                 done.append((op, self._presence(conn, op)))
@@ -280,6 +284,7 @@ class SqlStore(SqlReads):
                 self._rings.write_letters(conn, [op.letter for op in by_kind[_Letter]])
                 done += [(op, None) for op in by_kind[_Letter]]
             done += [(op, _done(conn, op)) for op in by_kind[_Task]]
+        self._seconds.observe(time.monotonic() - began)
         self._fault("committed")
         return done
 
@@ -314,6 +319,10 @@ class SqlStore(SqlReads):
             whole.duplicate += part.duplicate
             whole.results += part.results
         return whole
+
+    def commit_seconds(self) -> Histogram:
+        """See Store."""
+        return self._seconds
 
     def statistics(self) -> dict[str, int]:
         """See Store."""

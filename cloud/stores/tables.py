@@ -248,3 +248,20 @@ leases = Table(
     Column("until", Double, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# Changes that people made through the API or the control socket, the last ones (reliability R4).
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("controller", String(63), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("remote", Text, nullable=False),  # address, or "control socket"
+    Column("operation", String(64), nullable=False),
+    Column("arguments", Text, nullable=False),  # JSON, cut
+    Column("outcome", String(16), nullable=False),  # done, refused or failed
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)

@@ -1,4 +1,4 @@
-"""``fieldpost dlq``: dead letters, of the controller or of an agent on this host."""
+"""``fieldpost dlq``: dead letters, of a controller or of an agent on this host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from common.cli.asking import DataDir, Format, Output, Side, SideName, ask, show
+
+LETTERS_MAX = 1000  # that one order of --all is about
 
 dlq = typer.Typer(
     help="Dead letters: messages that could never be accepted.", no_args_is_help=True, rich_markup_mode=None
@@ -38,7 +40,7 @@ def dlq_show(
 @dlq.command("redrive")
 def dlq_redrive(
     letters: Annotated[list[str] | None, typer.Argument(help="Ids of letters.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters, of a controller the newest 1,000.")] = False,
     data_dir: DataDir = "",
     side: SideName = Side.cloud,
 ) -> None:
@@ -56,7 +58,7 @@ def dlq_redrive(
 @dlq.command("drop")
 def dlq_drop(
     letters: Annotated[list[str] | None, typer.Argument(help="Ids of letters.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters, of a controller the newest 1,000.")] = False,
     data_dir: DataDir = "",
     side: SideName = Side.cloud,
 ) -> None:
@@ -80,7 +82,9 @@ def _letter_ids(letters: list[str] | None, every: bool, data_dir: str, side: Sid
         raise typer.BadParameter("name letters, or say --all", param_hint="LETTERS")
     if letters:
         return [_letter_id(text, side) for text in letters]
-    found = [row["id"] for row in ask(data_dir, "dlq.ls", side)]
+    found = [
+        row["id"] for row in ask(data_dir, "dlq.ls", side, **({} if side is Side.edge else {"limit": LETTERS_MAX}))
+    ]
     if not found:
         print("no dead letters")
         sys.exit(0)

@@ -1,9 +1,8 @@
-"""``fieldpost get`` and ``fieldpost ledger``: what the controller on this host knows."""
+"""``fieldpost get`` and ``fieldpost ledger``: what a controller knows."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,17 +14,16 @@ from common.cli.asking import (
     NodeName,
     Output,
     RuleName,
+    Side,
+    SideName,
     StatusName,
     ask,
     checked_status,
-    run_until_interrupt,
+    follow,
     show,
-    socket_of,
 )  # fmt: skip
 
-get = typer.Typer(
-    help="Show what the cloud controller on this host knows.", no_args_is_help=True, rich_markup_mode=None
-)
+get = typer.Typer(help="Show what the cloud controller knows.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @get.command("nodes")
@@ -66,9 +64,10 @@ def get_results(
 
     wanted: dict[str, Any] = {"namespace": namespace, "rule": rule, "status": checked_status(status)}
     if watch:
-        run_until_interrupt(_watch(socket_of(data_dir), wanted, output))
-    else:
-        show(tables.RESULTS, ask(data_dir, "get.results", limit=limit, **wanted), output)
+        follow(data_dir, "watch.results", lambda row: _print_result(row, output), **wanted)
+        return
+    rows = ask(data_dir, "get.results", limit=limit, **wanted)
+    show(tables.RESULTS, sorted(rows, key=lambda row: int(row["id"])), output)
 
 
 @get.command("errors")
@@ -109,9 +108,26 @@ def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName
         sys.exit(1)
 
 
-async def _watch(path: Path, wanted: dict[str, Any], output: Output) -> None:
+@get.command("audit")
+def get_audit(
+    data_dir: DataDir = "",
+    output: Format = Output.table,
+    operation: Annotated[str, typer.Option("--operation", help="Only this operation, as dlq.drop.")] = "",
+    who: Annotated[str, typer.Option("--who", help="Only changes with this token.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many, the newest.")] = 100,
+) -> None:
+    """Who changed what, from where, and what became of it. Example: fieldpost get audit --operation dlq.drop"""
     from common import tables
-    from common.control import stream
 
-    async for row in stream(path, "watch.results", **wanted):
-        print(tables.line(tables.RESULTS, row, str(output)), flush=True)
+    show(tables.AUDIT, ask(data_dir, "get.audit", operation=operation, who=who, limit=limit), output)
+
+
+def metrics(data_dir: DataDir = "", side: SideName = Side.cloud) -> None:
+    """Metrics in Prometheus' text format, for its textfile collector. Example: fieldpost metrics --side edge"""
+    print(ask(data_dir, "metrics", side), end="")
+
+
+def _print_result(row: dict[str, Any], output: Output) -> None:
+    from common import tables
+
+    print(tables.line(tables.RESULTS, row, str(output)), flush=True)

@@ -23,6 +23,8 @@ from tests.kubernetes.fakeapi import FakeApi, kubeconfig
 from tests.support.wait import eventually
 
 TIMEOUT_S = 60.0
+_API = "127.0.0.1:9070"
+_CAT = re.compile(r"\$\(cat ([^)]+)\)")
 _FAR = re.compile(r"broker(?:\.example)?:1883")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 GO_ON = {"up", "edge", "cloud", "tap"}  # until Ctrl-C, unless one of these is given
@@ -102,16 +104,17 @@ async def result_of(cwd: Path, *args: str, **env: str) -> tuple[int, str, str]:
 class Shell:
     """Runs commands of one page, one after the other, in ``cwd``.
 
-    Arguments: ``near`` and ``far`` are URLs of brokers.
+    Arguments: ``near`` and ``far`` are URLs of brokers, ``api`` is host and port of the API of the stack that runs.
     """
 
-    def __init__(self, cwd: Path, near: str, far: str) -> None:
-        self._cwd, self._near, self._far = cwd, near, far
+    def __init__(self, cwd: Path, near: str, far: str, api: str = _API) -> None:
+        self._cwd, self._near, self._far, self._api = cwd, near, far, api
         self._going: list[Program] = []
 
     async def run(self, command: str) -> None:
         """Run one command. Raises AssertionError when it does not do what a reader expects."""
         far, near = self._far.removeprefix("mqtt://"), self._near.removeprefix("mqtt://")
+        command = _CAT.sub(lambda found: (self._cwd / found[1]).read_text().strip(), command).replace(_API, self._api)
         words = shlex.split(_FAR.sub(far, command).replace("-p 1883", f"-p {near.rpartition(':')[2]}"))
         env = environment(FIELDPOST__BROKER__URL=self._near)
         while _ASSIGNMENT.fullmatch(words[0]):
@@ -121,6 +124,8 @@ class Shell:
             await self._in_cluster(command, words, env)
         elif words[0] == "mosquitto_sub":
             await self._subscribe(command, words, env)
+        elif words[0] == "curl":
+            await self._curl(command, words, env)
         elif words[:2] == ["python", "-m"]:
             await self._ours(command, words[2], [sys.executable, *words[1:]], env)
         else:
@@ -165,6 +170,18 @@ class Shell:
             config.write_text(kubeconfig(api.url))
             argv = [sys.executable, str(ROOT / "fieldpost.py"), *words[1:]]
             await self._ours(command, words[1], argv, env | {"KUBECONFIG": str(config)})
+
+    async def _curl(self, command: str, words: list[str], env: dict[str, str]) -> None:
+        binary = shutil.which(words[0])
+        assert binary, words[0]
+        program = await Program([binary, "--fail-with-body", *words[1:]], self._cwd, env).start()
+        if "-N" in words:  # a stream goes on
+            await eventually(lambda: "\ndata: " in program.out, timeout=TIMEOUT_S, what=f"{command} shows an event")
+            program.interrupt()
+            await program.ended()
+            return
+        assert await program.ended() == 0, f"{command}: {program.out}{program.err}"
+        assert program.out, f"{command} says nothing"
 
     async def _subscribe(self, command: str, words: list[str], env: dict[str, str]) -> None:
         binary = shutil.which(words[0])

@@ -1,0 +1,1 @@
+"""Tests of the HTTP API, of health and metrics, and of the command line that asks through it."""
