@@ -7,6 +7,10 @@ Edge: ``deleting`` (confirmed messages are about to leave the spool), ``spool_co
 knows yet), ``source_ack`` (before sources are told), ``promoted`` (messages are on disk, before they are published),
 ``published`` (handed to the connection), ``puback`` (the broker has answered). Cloud: ``effects_written``,
 ``progress_written`` (inside the transaction), ``committed`` (on disk), ``confirming`` (before the node is told).
+
+Rules from the cloud, on the node: ``rules_written`` (the new file is whole, under its other name), ``rules_kept`` (the
+version before has its copy), ``rules_replaced`` (the new file has its name), ``rules_answering`` (before the cloud is
+told).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Callable
 Fault = Callable[[str], None]
 
 EDGE_POINTS = ("deleting", "spool_committed", "source_ack", "promoted", "published", "puback")
+RULES_POINTS = ("rules_written", "rules_kept", "rules_replaced", "rules_answering")
 CLOUD_POINTS = ("effects_written", "progress_written", "committed", "confirming")
 
 

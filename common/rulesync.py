@@ -3,6 +3,10 @@
 A rule or endpoint goes down as its manifest, whose metadata hold ``uid`` and, as ``resourceVersion``, the desired
 version (a decimal number). The message's own ``resourceversion`` is ``<uid>.<version>``, and the node's reply, ``OK``
 or a Refusal, repeats it: so any controller can take the reply, also one that never sent the request.
+
+The node's list may be larger than a message. Each answer to a ``query`` is a page of it, in the order of (kind,
+namespace, name), and its ``resourceversion`` is the hash of the whole list. Who asks goes on with ``RulesQuery.after``
+until the hash of what it has is that hash; when the pages name different ones, the list changed and it begins anew.
 """
 
 from __future__ import annotations
@@ -20,7 +24,10 @@ from common.models import Count, Short
 APPLIED, REFUSED = "applied", "refused"
 ITEMS_MAX = 10_000  # of a node's list in one message
 ERROR_BYTES_MAX = 2048  # of what a node says about a manifest that it refuses
+LIST_BYTES_MAX = 96 * 1024  # of a page of the list, so that it fits into a message of 128 KiB
 NO_RULES = ""  # the hash of a node that has nothing of the cloud's
+
+ObjectKey = tuple[str, str, str]  # kind, namespace, name
 
 
 class SyncedObject(msgspec.Struct, frozen=True, omit_defaults=True, order=True):
@@ -38,6 +45,24 @@ class SyncedObject(msgspec.Struct, frozen=True, omit_defaults=True, order=True):
     state: Short = APPLIED
     running: Count = 0
     error: Annotated[str, Meta(max_length=ERROR_BYTES_MAX)] = ""
+
+
+class RulesQuery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Content of a ``query``, which may have none: the list from behind ``after`` (kind, namespace, name) on."""
+
+    after: tuple[Short, Short, Short] = ("", "", "")
+
+
+def page(items: Iterable[SyncedObject], after: ObjectKey = ("", "", "")) -> list[SyncedObject]:
+    """Return what stands behind ``after`` in the list, as much as fits into one message; empty at its end."""
+    behind = sorted(item for item in items if (item.kind, item.namespace, item.name) > after)
+    size, fits = 0, 0
+    for item in behind[:ITEMS_MAX]:
+        size += len(msgspec.json.encode(item)) + 1
+        if size > LIST_BYTES_MAX:
+            break
+        fits += 1
+    return behind[:fits]
 
 
 def rules_version(items: Iterable[SyncedObject]) -> str:

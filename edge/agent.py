@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -24,12 +23,13 @@ from common.messaging.base import Link, Refused
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import Confirmation, ControllerPresence, NodeStatus, Refusal
-from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULESTATUS, build_resource
+from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULE, RULEENDPOINT, RULESTATUS, build_resource
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
 from edge import letters, metering
 from edge.batching import Frozen
+from edge.downlink import Downlink
 from edge.endpoints.base import Kind
 from edge.endpoints.buses import Buses
 from edge.endpoints.http_target import HttpClient
@@ -39,6 +39,7 @@ from edge.presence import Presence
 from edge.rules.configuration import Configuration
 from edge.rules.host import RuleHost
 from edge.rules.store import LastGood
+from edge.rules.syncfile import SyncFile
 from edge.settings import Settings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -48,6 +49,7 @@ from edge.uplink import Uplink
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM = 65_535
+REPORT_S = 1.0  # at least between two nodestatus, whatever there is to say
 
 
 class Agent:
@@ -108,7 +110,8 @@ class Agent:
         self._kinds: dict[str, Kind] = {}
         self.host = RuleHost(
             self.node, edge.labels, self.status, self.spool, self._kinds, _configuration(settings),
-            flow=edge.flow, clock=self._clock, last_good=LastGood(data),
+            flow=edge.flow, clock=self._clock, last_good=LastGood(data), sync_file=SyncFile(data, fault=fault),
+            downlink=edge.downlink,
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
@@ -123,6 +126,9 @@ class Agent:
         self._announcing = Announcing(self._say_again)
         self._started = self._clock.monotonic()
         self._report = asyncio.Event()  # the next nodestatus is due now
+        self._told = ""  # the hash of the rules that the last birth said
+        self.host.on_synced = self._report.set
+        self.downlink = Downlink(self.host, lambda answer: self._layer.send(answer), edge.downlink, fault=fault)
         self._refusals = 0
         self._reload_asked = asyncio.Event()
 
@@ -142,13 +148,14 @@ class Agent:
         await self._control.start()
         self.uplink.add(left)
         self.host.begin()
-        self.rules.resume(inputs)
+        self.host.resume(inputs)
         self._link.on_connect = self._connected
         await self._layer.start()
         await self.host.connect()
         self._tasks.start("receive", self._receive)
         self._tasks.start("announce", self._announcing.run)
         self._tasks.start("reload", self._reload)
+        self._tasks.start("downlink", self.downlink.run)
         self._tasks.start("resend", self.uplink.run)
         self._tasks.start("nodestatus", self._send_nodestatus)
         log.info("node %s runs %d rules; %d messages and %d inputs are left of an earlier run",
@@ -214,6 +221,8 @@ class Agent:
             self.uplink.confirmed(msgspec.convert(content, Confirmation))
         elif (operation, kind) == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
+        elif kind in (RULE, RULEENDPOINT):
+            self.downlink.take(message)
         elif isinstance(content, ControllerPresence):
             if self.uplink.controller(content.controller, content.online):
                 log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
@@ -240,7 +249,8 @@ class Agent:
     # -- what the node says of itself ----------------------------------------------------------------------------------
 
     def _describe(self) -> dict[str, object]:
-        return {"version": VERSION, "rules_version": self.rules.version, "labels": self._settings.edge.labels}
+        self._told = self.host.synced.version
+        return {"version": VERSION, "rules_version": self._told, "labels": self._settings.edge.labels}
 
     def nodestatus(self) -> NodeStatus:
         """The statistics that travel to the cloud."""
@@ -260,25 +270,37 @@ class Agent:
             folded=stats.folded,
             backlog_results=stats.backlog,
             rules=len(self.rules),
-            rules_version=self.rules.version,
+            rules_version=self.host.synced.version,
             labels=self._settings.edge.labels,
             rss_bytes=_rss_bytes(),
             uptime_s=int(self._clock.monotonic() - self._started),
         )
 
     async def _send_nodestatus(self) -> None:
-        resource = build_resource(self.node, DEFAULT_NAMESPACE, NODESTATUS, self.node)
+        """Regularly, and soon when there is news. The retained birth follows news of the rules at the regular time, so
+        that many changes are not many births.
+        """
+        regular = self._settings.edge.uplink.nodestatus_s
+        pause = min(REPORT_S, regular)
         while True:
-            try:
-                if self._link.connected:
-                    route = {"source": ROUTER, "group": RESOURCE_GROUP, "operation": UPDATE, "resource": resource}
-                    await self._layer.send(messages.new(content=self.nodestatus(), **route), qos=0)
-            except TransportError as exc:
-                log.debug("nodestatus not sent: %s", exc)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.edge.uplink.nodestatus_s):
-                    await self._report.wait()
             self._report.clear()
+            await self._report_once()
+            await asyncio.sleep(pause)
+            try:
+                async with asyncio.timeout(regular - pause):
+                    await self._report.wait()
+            except TimeoutError:
+                if self._told != self.host.synced.version:
+                    self._say_again()
+
+    async def _report_once(self) -> None:
+        resource = build_resource(self.node, DEFAULT_NAMESPACE, NODESTATUS, self.node)
+        route = {"source": ROUTER, "group": RESOURCE_GROUP, "operation": UPDATE, "resource": resource}
+        try:
+            if self._link.connected:
+                await self._layer.send(messages.new(content=self.nodestatus(), **route), qos=0)
+        except TransportError as exc:
+            log.debug("nodestatus not sent: %s", exc)
 
     def _operations(self) -> dict[str, Operation]:
         return {
@@ -318,6 +340,7 @@ class Agent:
             "link": self._link.statistics(),
             "layer": self._layer.statistics(),
             "rules": self.rules.statistics(),
+            "downlink": self.downlink.statistics(),
             "endpoints": {name: kind.statistics() for name, kind in self._kinds.items()},
             "refused": self._refusals,
             "now": self._clock.time(),

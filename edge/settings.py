@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from common.resource import check_node_id
+from common.rulesync import ITEMS_MAX
 from common.settings import BrokerSettings, SharedSettings
 
 _NOT_LABEL = re.compile(r"[^a-z0-9-]+")
@@ -97,6 +98,26 @@ class FlowSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+class DownlinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the cloud may put on this node (protocol P6)."""
+
+    objects_max: Annotated[
+        int,
+        Meta(ge=1, le=ITEMS_MAX, description="Rules and endpoints of the cloud; a further one is refused, counted."),
+    ] = ITEMS_MAX
+    manifest_bytes_max: Annotated[
+        int, Meta(ge=1024, le=131_072, description="Bytes of one manifest as JSON; a larger one is refused, counted.")
+    ] = 65_536
+    bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1 << 16,
+            description="Bytes of all manifests together, and of those that wait to be applied; what is above is "
+            "refused, or not taken at all, and counted.",
+        ),
+    ] = 64 << 20
+
+
 class EventbusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The node's own message bus, for endpoints of type eventbus."""
 
@@ -162,6 +183,7 @@ class EdgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spool: SpoolSettings = SpoolSettings()
     uplink: UplinkSettings = UplinkSettings()
     flow: FlowSettings = FlowSettings()
+    downlink: DownlinkSettings = DownlinkSettings()
     eventbus: EventbusSettings = EventbusSettings()
     rest: ListenerSettings = ListenerSettings()
     servicebus: ListenerSettings = ListenerSettings(port=9060)

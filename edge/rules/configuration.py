@@ -2,16 +2,18 @@
 
 A document has four maps: ``endpoints`` and ``rules`` (``namespace/name`` -> the manifest's spec), ``hooks``
 (hook point -> label -> ``module:function``), ``hook_points`` (hook point -> chains). Files of manifests are the layer
-under all others.
+under all others. The objects of the cloud are a part of ``node_gateway``; only they have a uid, whatever a file says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from common.chain.errors import ChainErrors
 from common.chain.loader import load_json
@@ -21,13 +23,27 @@ from common.errors import ConfigError
 from common.manifests import Finding, Manifest, load_files, nearest
 from common.resource import DEFAULT_NAMESPACE
 from common.rules import ENDPOINT_KIND, RULE_KIND, EndpointSpec, Metadata, Rule, RuleEndpoint, RuleSpec
+from common.rulesync import ObjectKey
 from edge.flow.hooks import POINTS
 from edge.rules.edits import Edit, apply
-from edge.rules.layers import Layer, Merged, Origin, load_layers, merge
+from edge.rules.fitting import Blame, Version
+from edge.rules.layers import CLOUD_LAYER, DELETE, LAYERS, Layer, Merged, Origin, load_layers, merge
 
 HTTP_POINTS = ("pre_req", "main", "post_resp")
 SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
 MANIFESTS = "manifests"  # the name of the lowest layer
+_SECTION_OF = {ENDPOINT_KIND: "endpoints", RULE_KIND: "rules"}
+_WHOLE = {"endpoints": {"ruleEndpointType"}, "rules": {"source", "target"}}  # what an object of its own has at least
+
+Cloud = Mapping[ObjectKey, Version]
+
+
+class Files(NamedTuple):
+    """What the files say, read once: the layers below the cloud's objects, those above them, and what is unreadable."""
+
+    below: list[Layer]
+    above: list[Layer]
+    unreadable: Sequence[Finding] = ()
 
 
 class Wanted(NamedTuple):
@@ -54,29 +70,54 @@ class Configuration:
         """The edits of the overlay, in order."""
         return list(self._edits)
 
+    def files(self) -> Files:
+        """Read all files. Raises ConfigError for a layer that cannot be read."""
+        layers, findings = self._manifests()
+        read = load_layers(Path(self._directory)) if self._directory else []
+        last = LAYERS.index(CLOUD_LAYER)
+        below = [layer for layer in read if LAYERS.index(layer.name) <= last]
+        return Files(layers + below, [layer for layer in read if layer not in below], findings)
+
     def read(self, edits: Sequence[Edit] = ()) -> Wanted:
         """Read all files and return what they say, with ``edits`` over it. Raises ConfigError with all findings."""
-        layers, findings = self._manifests()
-        if self._directory:
-            layers += load_layers(Path(self._directory))
-        return self.wanted(merge(layers), findings, edits)
+        return self.wanted(self.files(), edits=edits)
 
-    def wanted(self, merged: Merged, unreadable: Sequence[Finding] = (), edits: Sequence[Edit] = ()) -> Wanted:
-        """Check a merged configuration, with ``edits`` over it, and return what it says. Raises ConfigError with all
-        findings.
+    def wanted(self, files: Files, cloud: Cloud | None = None, edits: Sequence[Edit] = ()) -> Wanted:
+        """Check what is in ``files`` and comes from the ``cloud``, with ``edits`` over it, and return what it says.
+
+        Raises ConfigError with all findings.
         """
+        wanted, findings = self._made(files, cloud or {}, edits)
+        if findings:
+            raise ConfigError("\n".join(map(str, findings)))
+        return wanted
+
+    def tried(self, files: Files, cloud: Cloud) -> tuple[Wanted, list[Blame]]:
+        """As ``wanted``, with what keeps the ``cloud``'s objects from running beside ``files``; nothing is raised."""
+        wanted, findings = self._made(files, cloud, ())
+        blames = []
+        for finding in findings:
+            namespace, _, name = finding.name.partition("/")
+            key = finding.kind, namespace, name
+            subject = f"{finding.kind} {finding.name}" if finding.kind else finding.file
+            blames.append(Blame(key if key in cloud else None, subject, str(finding), finding.file))
+        return wanted, blames
+
+    def _made(self, files: Files, cloud: Cloud, edits: Sequence[Edit]) -> tuple[Wanted, list[Finding]]:
+        merged = merge(files.below)
+        findings = [*files.unreadable, *_clashes(merged, cloud)]
+        if cloud:
+            merge([_layer_of(cloud)], merged)
+        merge([_without_idle(layer, merged) for layer in files.above], merged)
         if edits:
             merged = Merged(apply(merged.value, list(edits)), merged.origins)
-        findings = list(unreadable)
-        manifests, found = _manifests_of(merged)
+        manifests, found = _manifests_of(merged, cloud)
         findings += found
         checked = check(manifests, ENDPOINT_TYPES, unreadable=findings, loops=self._loops)
         hooks, wrong_hooks = _hooks_of(merged)
         points, wrong_points = _points_of(merged)
         findings += [*checked, *wrong_hooks, *wrong_points]
-        if findings:
-            raise ConfigError("\n".join(map(str, findings)))
-        return Wanted([manifest.value for manifest in manifests], hooks, points, merged)
+        return Wanted([manifest.value for manifest in manifests], hooks, points, merged), findings
 
     def keep(self, edits: Sequence[Edit]) -> None:
         """Remember the overlay that is applied now; none after a reload."""
@@ -98,7 +139,53 @@ class Configuration:
         return layers, findings
 
 
-def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
+def _layer_of(cloud: Cloud) -> Layer:
+    value: dict[str, Any] = {}
+    for (kind, namespace, name), version in cloud.items():
+        spec = {**version.manifest["spec"], "metadata": version.manifest["metadata"]}
+        value.setdefault(_SECTION_OF[kind], {})[f"{namespace}/{name}"] = spec
+    return Layer(CLOUD_LAYER, "", value)
+
+
+def _clashes(merged: Merged, cloud: Cloud) -> list[Finding]:
+    """Objects of the cloud's under a name that the node has for its own. The same endpoint on both sides is none."""
+    found, local = [], {section: dict(_items(merged, section)) for section in _WHOLE}
+    for (kind, namespace, name), version in cloud.items():
+        key = _SECTION_OF[kind], f"{namespace}/{name}"
+        own = local[key[0]].get(key[1])
+        if own is None or (kind == ENDPOINT_KIND and _bare(own) == _bare(version.manifest["spec"])):
+            continue
+        text = f"this node has one of that name of its own, in {merged.origin(key)}: rename one of them"
+        found.append(Finding("", 0, kind, key[1], text))
+    return found
+
+
+def _bare(spec: Any) -> Any:
+    return {k: v for k, v in spec.items() if v and k != "metadata"} if isinstance(spec, dict) else spec
+
+
+def _without_idle(layer: Layer, merged: Merged) -> Layer:
+    """The layer without what it says over objects that are not there: it waits for the cloud to send them."""
+    idle = set(idle_overrides(layer, merged))
+    value = {
+        section: {name: spec for name, spec in inner.items() if (section, name) not in idle}
+        if isinstance(inner, dict) else inner
+        for section, inner in layer.value.items()
+    }  # fmt: skip
+    return layer._replace(value=value) if idle else layer
+
+
+def idle_overrides(layer: Layer, merged: Merged) -> Iterable[tuple[str, str]]:
+    """(section, name) of what a layer says over rules and endpoints that are not there, and are none by themselves."""
+    for section, needed in _WHOLE.items():
+        there, inner = merged.value.get(section), layer.value.get(section)
+        for name, spec in inner.items() if isinstance(inner, dict) else ():
+            known = isinstance(there, dict) and name in there
+            if not known and isinstance(spec, dict) and not needed <= spec.keys() and spec.get(DELETE) is not True:
+                yield section, name
+
+
+def _manifests_of(merged: Merged, cloud: Cloud) -> tuple[list[Manifest], list[Finding]]:
     manifests: list[Manifest] = []
     findings: list[Finding] = []
     for section, value in merged.value.items():
@@ -110,7 +197,9 @@ def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
         origins.setdefault(key[:2], {})[".".join(("spec", *key[2:]))] = origin
     for section, kind in (("endpoints", ENDPOINT_KIND), ("rules", RULE_KIND)):
         for name, spec in _items(merged, section):
-            made = _manifest(merged, section, kind, name, spec, origins.get((section, name), {}))
+            namespace, _, short = name.rpartition("/")
+            version = cloud.get((kind, namespace, short))
+            made = _manifest(merged, section, kind, name, spec, origins.get((section, name), {}), version)
             if isinstance(made, Manifest):
                 manifests.append(made)
             else:
@@ -119,18 +208,24 @@ def _manifests_of(merged: Merged) -> tuple[list[Manifest], list[Finding]]:
 
 
 def _manifest(
-    merged: Merged, section: str, kind: str, name: str, spec: Any, origins: Mapping[str, Origin]
+    merged: Merged,
+    section: str,
+    kind: str,
+    name: str,
+    spec: Any,
+    origins: Mapping[str, Origin],
+    version: Version | None,
 ) -> Manifest | list[Finding]:
     at = (section, name)
     if not isinstance(spec, dict):
-        return [_finding(merged, at, f"{kind} {name} must be a map")]
+        return [_finding(merged, at, "must be a map", kind)]
     spec = dict(spec)
     namespace, _, short = name.rpartition("/")
     metadata = {"name": short, "namespace": namespace or DEFAULT_NAMESPACE, **(spec.pop("metadata", None) or {})}
     cls: Any = RuleSpec if kind == RULE_KIND else EndpointSpec
-    known = [field.encode_name for field in msgspec.structs.fields(cls)]
+    known = [field.encode_name for field in structs.fields(cls)]
     wrong = [
-        _finding(merged, (*at, key), f"{kind} {name}: unknown key {key}{nearest(key, known)}")
+        _finding(merged, (*at, key), f"unknown key {key}{nearest(key, known)}", kind)
         for key in spec
         if key not in known
     ]
@@ -138,14 +233,27 @@ def _manifest(
         return wrong
     try:
         model = msgspec.convert(_texts(spec), cls)
-        meta = msgspec.convert(metadata, Metadata)
+        meta = _identified(msgspec.convert(metadata, Metadata), version, spec)
     except msgspec.ValidationError as exc:
-        return [_finding(merged, at, f"{kind} {name}: {exc}")]
+        return [_finding(merged, at, str(exc), kind)]
     origin = merged.origin(at)
     value: Rule | RuleEndpoint = Rule(meta, model) if kind == RULE_KIND else RuleEndpoint(meta, model)
     lines = {key: found.line for key, found in origins.items()}
     files = {key: found.file for key, found in origins.items()}
     return Manifest(value, origin.file, origin.line, lines, files)
+
+
+def _identified(metadata: Metadata, version: Version | None, spec: Mapping[str, Any]) -> Metadata:
+    """The metadata with uid and version of the cloud's object, or none: results tell by these whose rule it was.
+
+    Where this node's own layers change an object of the cloud's, a digest of what it says then is behind the number.
+    """
+    if version is None:
+        return structs.replace(metadata, uid="", resource_version="")
+    number = str(version.number)
+    if spec != version.manifest["spec"]:
+        number += "+" + hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()[:8]
+    return structs.replace(metadata, uid=version.uid, resource_version=number)
 
 
 def _texts(spec: dict[str, Any]) -> dict[str, Any]:
@@ -206,9 +314,9 @@ def _items(merged: Merged, section: str) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, dict) else []
 
 
-def _finding(merged: Merged, key: tuple[str, ...], text: str) -> Finding:
+def _finding(merged: Merged, key: tuple[str, ...], text: str, kind: str = "") -> Finding:
     origin = merged.origin(key)
-    return Finding(origin.file, origin.line, "", "", text)
+    return Finding(origin.file, origin.line, kind, key[1] if kind else "", text)
 
 
 def _manifest_files(place: Path) -> list[Path]:

@@ -1,44 +1,87 @@
 """The rule host: reads what a node is to run, applies it as a whole, and answers what the command line asks (F4, F6).
 
 Every change takes one way: read and check all of it, build, swap at once for new messages. What cannot be applied
-changes nothing and says why, with file and line.
+changes nothing and says why, with file and line. Of the cloud's objects each stands alone: one that does not fit keeps
+its last good version running, and is tried again at every change (P6.1).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from common.clock import Clock
 from common.control import Operation
-from common.errors import ConfigError, FieldpostError
+from common.errors import ConfigError, FieldpostError, StorageError
 from common.masking import mask_urls
-from common.rules import Rule
+from common.models import Refusal
+from common.rules import RULE_KIND, Rule
+from common.rulesync import ObjectKey
 from edge.endpoints.base import Kind
 from edge.endpoints.http_server import HttpListener, HttpPoints
 from edge.messages import Arrival
 from edge.rules.binding import Decision
-from edge.rules.configuration import Configuration, Wanted
+from edge.rules.configuration import Configuration, Files, Wanted, idle_overrides
 from edge.rules.edits import Address, Edit
+from edge.rules.fitting import Blame, Item, Objects, fit
 from edge.rules.hooking import check_free, load_hooks, swap_hooks
-from edge.rules.layers import Merged, Origin
 from edge.rules.ruleset import Resolve, RuleSet
 from edge.rules.store import LastGood
-from edge.settings import FlowSettings
+from edge.rules.synced import Offer, Synced
+from edge.rules.syncfile import SyncFile
+from edge.settings import DownlinkSettings, FlowSettings
 from edge.spool import Spool
+from edge.spooldb import Input
 from edge.status import RuleRef, Status
 
 log = logging.getLogger(__name__)
 chain_log = logging.getLogger("edge.chain")  # what chains echo
+
+UNABLE = "unable"  # reason of a refusal that is not one of the object's: nothing is noted of it, it may come again
+
+
+class _Trial:
+    """Says what is wrong with a set of the cloud's objects beside ``files``, and remembers the last that was right.
+
+    ``edits`` go over what is to run; they are no reason to refuse an object.
+    """
+
+    def __init__(self, configuration: Configuration, files: Files, edits: Sequence[Edit] = ()) -> None:
+        self._configuration, self.files, self._edits = configuration, files, edits
+        self._right: tuple[Objects, Wanted] | None = None
+
+    def __call__(self, objects: Objects) -> list[Blame]:
+        wanted, blames = self._configuration.tried(self.files, objects)
+        if not blames:
+            self._right = objects, wanted
+        return blames
+
+    def wanted(self, objects: Objects) -> Wanted:
+        """What a node with these is to run, but for edits. Raises ConfigError."""
+        if self._right is not None and self._right[0] == objects:
+            return self._right[1]
+        return self._configuration.wanted(self.files, objects)
+
+    def edited(self, objects: Objects) -> tuple[Wanted, list[Edit]]:
+        """What a node with these is to run, and those edits that still fit over it. Raises ConfigError."""
+        wanted, fitting = self.wanted(objects), list[Edit]()
+        for edit in self._edits:
+            try:
+                wanted = self._configuration.wanted(self.files, objects, [*fitting, edit])
+                fitting.append(edit)
+            except ConfigError as exc:
+                log.warning("the edit %r fits no more and is dropped: %s", _words(edit), exc)
+        return wanted, fitting
 
 
 class RuleHost:
     """All that a node runs of rules, hooks and chains.
 
     Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``labels`` are the node's.
-    ``listeners`` are its HTTP servers, whose hook points get the chains of the configuration.
+    ``listeners`` are its HTTP servers, whose hook points get the chains of the configuration. ``last_good`` keeps what
+    the files said, ``sync_file`` what the cloud sent; without them nothing is kept.
     """
 
     def __init__(
@@ -53,6 +96,8 @@ class RuleHost:
         flow: FlowSettings,
         clock: Clock,
         last_good: LastGood | None = None,
+        sync_file: SyncFile | None = None,
+        downlink: DownlinkSettings | None = None,
     ) -> None:
         self._last_good, self.trouble = last_good, ""
         self.listeners: Sequence[HttpListener] = ()
@@ -60,7 +105,10 @@ class RuleHost:
         self._configuration = configuration
         self.rules = RuleSet(node, status, spool, kinds, decide=self._decide, flow=flow, clock=clock)
         self._wanted: Wanted | None = None
-        self._files = Merged({}, {})  # what the files said when they were read last
+        self._files = Files([], [])  # what the files said when they were read last
+        self._sync_file, self._limits = sync_file, downlink or DownlinkSettings()
+        self.synced = Synced()  # what the node has of the cloud's
+        self.on_synced: Callable[[], None] = lambda: None  # called when the list of it has changed
         self._changing = asyncio.Lock()  # one change at a time, until its listeners and connections are there
         self._hooks: dict[str, Callable[..., Any]] = {}
         self._engine: Any = None
@@ -72,29 +120,132 @@ class RuleHost:
         return self.rules.arrived
 
     def load(self) -> None:
-        """Read the configuration and run it. Raises ConfigError or StorageError: what ran before goes on."""
-        wanted = self._configuration.read()
-        self._apply(wanted)
-        self._configuration.keep([])
-        self._files, self.trouble = wanted.merged, ""
+        """Read the files and run what they say, with all of the cloud's objects that fit. Raises ConfigError or
+        StorageError: what ran before goes on.
+        """
+        files = self._configuration.files()
+        self._run_files(files)
+        self.trouble = ""
         if self._last_good is not None:
-            self._last_good.save(wanted.merged.value)
+            self._last_good.save(files)
 
     def begin(self) -> None:
-        """As ``load``, at a start: when the files are broken, run the last good version, and say so in ``trouble``.
+        """As ``load``, at a start, with what the cloud sent before it: when the files are broken, run the last good
+        version of them, and say so in ``trouble``.
 
         Raises as ``load`` when there is none.
         """
+        if self._sync_file is not None:
+            self.synced = self._sync_file.load()
         try:
             return self.load()
         except ConfigError as exc:
             kept = self._last_good.load() if self._last_good is not None else None
             if kept is None:
                 raise
-            self._files = Merged(kept, {(): Origin("last good version")})
-            self._apply(self._configuration.wanted(self._files))
+            self._run_files(kept)
             self.trouble = str(exc)
             log.critical("the rules are broken; the last good version of them runs: %s", exc)
+
+    def _run_files(self, files: Files) -> None:
+        """The files go before: what is wrong in them is an error, what of the cloud's does not fit to them waits."""
+        synced, trial = self.synced.copy(), _Trial(self._configuration, files)
+        wrong = [blame.text for blame in trial(synced.running()) if blame.key is None or blame.file]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        ran = synced.ran()
+        synced.settle(*fit(trial, {}, ran))
+        fitted, errors = fit(trial, synced.running(), synced.untried())
+        synced.settle(*self._run_fitting(trial, fitted, errors, {}, ran))
+        self._files = files
+        self._keep(synced)
+
+    # -- the cloud's objects -------------------------------------------------------------------------------------------
+
+    async def offer(self, offers: Sequence[Offer]) -> list[Refusal | None]:
+        """Take what the cloud wants, and whatever waited for it; returns when it runs and is on the disk. For each of
+        ``offers``, no two of the same object: None for OK, or why it is refused (P6.1).
+        """
+        async with self._changing:
+            synced = self.synced.copy()
+            over = [synced.take(offer, self._limits) for offer in offers]
+            try:
+                await self._change(synced)
+            except (ConfigError, StorageError) as exc:
+                self.refused += len(offers)
+                return [Refusal(UNABLE, str(exc))] * len(offers)
+            try:
+                await self._connect()
+            except ConfigError as exc:
+                log.error("rules of the cloud run, without this: %s", exc)
+            answers = [refusal or synced.answer(offer) for refusal, offer in zip(over, offers, strict=True)]
+            self.refused += sum(answer is not None for answer in answers)
+            return answers
+
+    async def _change(self, synced: Synced) -> None:
+        """Run what fits of ``synced``, and put it on the disk. Raises ConfigError or StorageError: all is as before."""
+        base, items = self.synced.running(), synced.untried()
+        trial = _Trial(self._configuration, self._files, self._configuration.edits)
+        try:
+            if items:
+                fitted, errors = await asyncio.to_thread(fit, trial, base, items)
+                synced.settle(*self._run_fitting(trial, fitted, errors, base, items))
+            if self._sync_file is not None and not synced.same_as(self.synced):
+                await asyncio.to_thread(self._sync_file.save, synced)
+        except (ConfigError, StorageError):
+            if items:
+                self._run(trial, base)
+            raise
+        self._take_over(synced)
+
+    def _run_fitting(
+        self, trial: _Trial, fitted: Objects, errors: dict[ObjectKey, str], base: Objects, items: Sequence[Item]
+    ) -> tuple[Objects, dict[ObjectKey, str]]:
+        """Run ``fitted``. When something that no check sees is in the way, try ``items`` over ``base`` by running
+        them. Raises as ``load`` when it is none of the items.
+        """
+        try:
+            self._run(trial, fitted)
+            return fitted, errors
+        except (ConfigError, StorageError) as exc:
+            log.warning("not all rules of the cloud can run: %s", exc)
+
+        def run(objects: Objects) -> list[Blame]:
+            blames = trial(objects)
+            try:
+                if not blames:
+                    self._apply(trial.wanted(objects))
+            except (ConfigError, StorageError) as exc:
+                return [Blame(None, "the rest", str(exc))]
+            return blames
+
+        fitted, errors = fit(run, base, items)
+        self._run(trial, fitted)
+        return fitted, errors
+
+    def _run(self, trial: _Trial, objects: Objects) -> None:
+        wanted, edits = trial.edited(objects)
+        self._apply(wanted)
+        self._configuration.keep(edits)
+
+    def _keep(self, synced: Synced) -> None:
+        """Note what a reload made of the cloud's objects. It can be found again, so a full disk does not stop it."""
+        changed = not synced.same_as(self.synced)
+        self._take_over(synced)
+        try:
+            if changed and self._sync_file is not None:
+                self._sync_file.save(synced)
+        except StorageError as exc:
+            log.error("%s", exc)
+
+    def _take_over(self, synced: Synced) -> None:
+        before, self.synced = self.synced, synced
+        for held in synced:
+            known = before.get(held.key)
+            if held.error and (known is None or known.error != held.error):
+                log.error("%s %s/%s, version %d of the cloud, does not run: %s", *held.key, held.version, held.error)
+        if synced.version != before.version:
+            self.on_synced()
 
     async def reload(self) -> None:
         """Read the files again, drop the overlay, and connect what is new.
@@ -115,7 +266,7 @@ class RuleHost:
         """Put one more edit over what the files said, until the next reload. Raises as ``reload``."""
         async with self._changing:
             edits = [*self._configuration.edits, edit]
-            self._apply(self._configuration.wanted(self._files, edits=edits))
+            self._apply(self._configuration.wanted(self._files, self.synced.running(), edits))
             self._configuration.keep(edits)
             log.warning("rules are edited for diagnosis: %s %s", edit.operation, ":".join(map(str, edit.address)))
             await self._connect()
@@ -175,6 +326,10 @@ class RuleHost:
             self._engine = Engine(commands(), clock=self._clock, log=chain_log.debug)
         return self._engine
 
+    def resume(self, inputs: Sequence[Input]) -> None:
+        """Run journalled inputs again (``RuleSet.resume``)."""
+        self.rules.resume(inputs, lambda namespace, name: self.synced.removed_uid(RULE_KIND, namespace, name))
+
     # -- what the command line asks ------------------------------------------------------------------------------------
 
     def operations(self) -> dict[str, Operation]:
@@ -188,10 +343,28 @@ class RuleHost:
                   for number, edit in enumerate(self._configuration.edits, 1)]  # fmt: skip
         if self.trouble:
             edited.insert(0, {"key": "not running", "value": self.trouble, "origin": "files"})
+        edited += [
+            {"key": f"{kind} {name}", "value": text, "origin": origin} for kind, name, text, origin in self._off()
+        ]
         return edited + [
             {"key": ".".join(key), "value": mask_urls(value), "origin": str(origin)}
             for key, value, origin in self._wanted.merged.leaves()
         ]
+
+    def _off(self) -> Iterator[tuple[str, str, str, str]]:
+        """What is not running though it is there: refused versions, and overrides of what has not come."""
+        for held in self.synced:
+            if held.error:
+                yield (
+                    held.kind,
+                    f"{held.namespace}/{held.name}",
+                    f"version {held.version}: {held.error}",
+                    "node_gateway",
+                )
+        assert self._wanted is not None
+        for layer in self._files.above:
+            for section, name in idle_overrides(layer, self._wanted.merged):
+                yield section, name, "waits for the cloud to send it", f"{layer.name} {layer.file}"
 
     async def _edit(self, args: dict[str, Any]) -> dict[str, Any]:
         position = args.get("position", 0)

@@ -73,7 +73,6 @@ class RuleSet:
         self._past = (0, 0)  # late answers and uncounted messages of bindings that are gone
         self._sweeper: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
-        self.version = ""
 
     def __len__(self) -> int:
         return len(self._bindings)
@@ -108,7 +107,6 @@ class RuleSet:
                     binding.close()
             raise
         self._swap(bindings, {rule.key: rule for rule in wanted}, endpoints)
-        self.version = hashlib.sha256(msgspec.json.encode(list(manifests), order="sorted")).hexdigest()[:16]
 
     def _swap(
         self,
@@ -222,8 +220,12 @@ class RuleSet:
         namespace, _, short = name.removeprefix("rule/").rpartition("/")
         return self._bindings.get((namespace or DEFAULT_NAMESPACE, short))
 
-    def resume(self, inputs: Sequence[Input]) -> None:
-        """Run journalled inputs again. One whose rule is gone ends as dropped with reason ``rule_removed``."""
+    def resume(
+        self, inputs: Sequence[Input], removed_uid: Callable[[str, str], str] = lambda namespace, name: ""
+    ) -> None:
+        """Run journalled inputs again. One whose rule is gone ends as dropped with reason ``rule_removed``;
+        ``removed_uid`` gives the uid that the cloud's rule of that namespace and name had, if it was one.
+        """
         for item in inputs:
             binding = self._bindings.get((item.namespace, item.rule))
             if binding is not None:
@@ -231,7 +233,7 @@ class RuleSet:
                 self._busy.add(binding)
             else:
                 gone = Ending(DROPPED, "rule_removed", "the rule was removed while this message waited on disk", "rule")
-                ref = RuleRef(item.namespace, item.rule)
+                ref = RuleRef(item.namespace, item.rule, uid=removed_uid(item.namespace, item.rule))
                 self._status.record(ref, gone, source_id=item.msg_id, attempts=item.attempts, input_id=item.id)
         self._sweep_later()
 
@@ -374,5 +376,7 @@ def endpoint_id(namespace: str, name: str) -> str:
 
 
 def rule_version(rule: Rule) -> str:
-    """The version of a rule that results name: a hash over what it says."""
+    """The version of a rule that results name: the cloud's, or of a rule of this node a hash over what it says."""
+    if rule.metadata.uid:
+        return rule.metadata.resource_version
     return hashlib.sha256(msgspec.json.encode(rule.spec, order="sorted")).hexdigest()[:12]

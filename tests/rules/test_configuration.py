@@ -81,7 +81,7 @@ hook_points: {onSend: {main: {blocks: {main: {block: accept}}}}}
         ("chain: accept", "chain: accept\n    timeout: 7", "user_gateway.yaml:4: Rule plant/overheat: Expected `str`"),
         ("chain: accept", "chian: accept", "yaml:9: Rule plant/overheat: unknown key chian; did you mean chain?"),
         ("endpoints:", "endpoint:", "user_gateway.yaml:1: 'endpoint' is unknown; did you mean endpoints?"),
-        ("plant/overheat:\n", "plant/overheat: 3\n  other:\n", "yaml:4: Rule plant/overheat must be a map"),
+        ("plant/overheat:\n", "plant/overheat: 3\n  other:\n", "yaml:4: Rule plant/overheat: must be a map"),
         ("chain: accept", "chain: |\n      accept\n      acept", "yaml:11: Rule plant/overheat: PC-LINK-UNKNOWN"),
         ("rules:", "hooks: {preRute: {}}\nrules:", "there is no hook 'preRute'; did you mean preRoute?"),
         ("rules:", "hooks: {preRoute: {a: json}}\nrules:", "'json' is no module:function"),
