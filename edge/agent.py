@@ -110,8 +110,8 @@ class Agent:
         self._kinds: dict[str, Kind] = {}
         self.host = RuleHost(
             self.node, edge.labels, self.status, self.spool, self._kinds, _configuration(settings),
-            flow=edge.flow, clock=self._clock, last_good=LastGood(data), sync_file=SyncFile(data, fault=fault),
-            downlink=edge.downlink,
+            flow=edge.flow, clock=self._clock, last_good=LastGood(data),
+            sync_file=SyncFile(data, fault=fault), downlink=edge.downlink,
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
@@ -119,8 +119,7 @@ class Agent:
         self.rest = Rest(self.node, edge.rest, client, self.rules.arrived, self._clock)
         self.servicebus = Servicebus(edge.servicebus, client, self.rules.arrived, self._clock)
         self.host.listeners = (self.rest.listener, self.servicebus.listener)
-        for kind in (self.buses, self.rest, self.servicebus):
-            self._kinds[kind.type.name] = kind
+        self._kinds |= {kind.type.name: kind for kind in (self.buses, self.rest, self.servicebus)}
         self._control = ControlServer(socket_path(data, "edge"), self._operations())
         self._tasks = Tasks("edge")
         self._announcing = Announcing(self._say_again)
@@ -128,7 +127,7 @@ class Agent:
         self._report = asyncio.Event()  # the next nodestatus is due now
         self._told = ""  # the hash of the rules that the last birth said
         self.host.on_synced = self._report.set
-        self.downlink = Downlink(self.host, lambda answer: self._layer.send(answer), edge.downlink, fault=fault)
+        self.downlink = Downlink(self.host, self._layer.send, edge.downlink, fault=fault)
         self._refusals = 0
         self._reload_asked = asyncio.Event()
 
