@@ -3,8 +3,9 @@
 Theory of operation. ``test`` says what is wrong with a set of objects. New ones are tried all together, which is one
 test where all is well, however many there are. One that the test blames itself is left out. When it blames others, that
 ran before, some new one breaks them: the new ones are halved until it is known which. What was left out is tried again
-as long as something changed, for a rule may only have waited for its endpoint. So no object keeps another from running,
-in whatever order they come.
+as long as something changed, for a rule may only have waited for its endpoint; and when it is not much, one by one, for
+two that are wrong may hide that one of them alone is not. So no object keeps another from running, in whatever order
+they come.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 from common.rulesync import ObjectKey
 
 BLAMED_MAX = 5  # named in the finding about one that breaks others
+ALONE_MAX = 16  # that are tried one by one; of more, each costs a test of everything
 
 
 class Version(NamedTuple):
@@ -72,7 +74,27 @@ def fit(test: Test, base: Objects, items: Sequence[Item]) -> tuple[Objects, dict
         if len(left) == len(waiting):
             break
         waiting = left
-    return fitted, errors
+    rest = [item for item in items if item.key in errors]
+    return (_alone(test, fitted, rest, errors) if 1 < len(items) and len(rest) <= ALONE_MAX else fitted), errors
+
+
+def _alone(test: Test, base: Objects, items: Sequence[Item], errors: dict[ObjectKey, str]) -> Objects:
+    """``base`` with those of ``items`` that fit, each by itself, as long as one does."""
+    fitted, rest = base, list(items)
+    while rest:
+        left: list[Item] = []
+        for item in rest:
+            blames = test(_with(fitted, [item]))
+            if blames:
+                errors[item.key] = _broken(item, blames)
+                left.append(item)
+            else:
+                fitted = _with(fitted, [item])
+                del errors[item.key]
+        if len(left) == len(rest):
+            break
+        rest = left
+    return fitted
 
 
 def _halved(

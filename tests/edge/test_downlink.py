@@ -235,7 +235,7 @@ async def test_the_operators_last_word_is_laid_over_the_clouds_rules(tmp_path: P
 
 
 async def test_a_reload_keeps_the_clouds_objects_and_files_go_before(tmp_path: Path) -> None:
-    """A rule that the operator adds takes the name; the cloud's waits, as the hash says, and returns when it is gone."""
+    """A rule that the operator adds takes the name; the cloud's waits, as the hash says, and returns after it."""
     layers = layer(tmp_path, "boot_gateway", "{}")
     async with cloud_fed(tmp_path, layers) as node:
         await node.endpoint("bus", 1, BUS)
