@@ -283,8 +283,8 @@ class Agent:
         pause = min(REPORT_S, regular)
         while True:
             self._report.clear()
-            await self._report_once()
-            await asyncio.sleep(pause)
+            if await self._report_once():
+                await asyncio.sleep(pause)
             try:
                 async with asyncio.timeout(regular - pause):
                     await self._report.wait()
@@ -292,14 +292,16 @@ class Agent:
                 if self._told != self.host.synced.version:
                     self._say_again()
 
-    async def _report_once(self) -> None:
+    async def _report_once(self) -> bool:
         resource = build_resource(self.node, DEFAULT_NAMESPACE, NODESTATUS, self.node)
         route = {"source": ROUTER, "group": RESOURCE_GROUP, "operation": UPDATE, "resource": resource}
         try:
             if self._link.connected:
                 await self._layer.send(messages.new(content=self.nodestatus(), **route), qos=0)
+                return True
         except TransportError as exc:
             log.debug("nodestatus not sent: %s", exc)
+        return False
 
     def _operations(self) -> dict[str, Operation]:
         return {

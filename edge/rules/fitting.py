@@ -75,7 +75,7 @@ def fit(test: Test, base: Objects, items: Sequence[Item]) -> tuple[Objects, dict
             break
         waiting = left
     rest = [item for item in items if item.key in errors]
-    return (_alone(test, fitted, rest, errors) if 1 < len(items) and len(rest) <= ALONE_MAX else fitted), errors
+    return (_alone(test, fitted, rest, errors) if len(items) > 1 and len(rest) <= ALONE_MAX else fitted), errors
 
 
 def _alone(test: Test, base: Objects, items: Sequence[Item], errors: dict[ObjectKey, str]) -> Objects:
