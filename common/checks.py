@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from common.errors import ConfigError, RefusedError
 from common.manifests import Finding, Manifest, load_manifests, nearest
 from common.masking import mask_urls
+from common.messaging.endpoint import parse_endpoints
 from common.resource import is_label, is_name
 from common.rules import (
     ATTEMPTS_MAX,
@@ -115,6 +116,11 @@ def _check_endpoint(manifest: Manifest, endpoint: RuleEndpoint, types: Mapping[s
         yield manifest.finding(f"spec.properties.{key}", text)
     if name == SERVICEBUS.name:
         yield from _check_service(manifest, endpoint.spec.properties)
+    if broker := endpoint.spec.properties.get("broker", "") if name == EVENTBUS.name else "":
+        try:
+            parse_endpoints(broker)
+        except ConfigError as exc:
+            yield manifest.finding("spec.properties.broker", f"spec.properties.broker: {exc.text}")
 
 
 def _check_service(manifest: Manifest, properties: Mapping[str, str]) -> Iterator[Finding]:

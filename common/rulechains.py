@@ -5,8 +5,8 @@ One declaration for the node that runs a rule and the cloud that accepts it, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +23,8 @@ from common.errors import TopicError
 from common.rules import RuleSpec
 from common.topics import check_filter, matches
 
+REMEMBERED_MAX = 16_384  # chains whose findings are remembered, with their texts
+REMEMBERED_BYTES_MAX = 4096  # of such a text; longer ones are checked anew each time
 VERBS = ("accept", "reject", "drop", "forward", "server")
 RULE_INPUTS = {
     "MSG": Access.WRITABLE,  # payload, topic or path, headers, params, method, query, _msgid
@@ -65,16 +67,26 @@ def source_of(spec: RuleSpec) -> LibSource | None:
     return single(spec.chain) if spec.chain.strip() else None
 
 
-def findings(spec: RuleSpec) -> Iterator[ChainFinding]:
-    """Everything that keeps a rule's chains from running, all at once."""
-    if spec.chain.strip() and spec.chains is not None:
-        yield ChainFinding("spec.chains", 0, "spec.chain and spec.chains exclude each other")
-        return
-    key = "spec.chains" if spec.chains is not None else "spec.chain"
+def findings(spec: RuleSpec) -> Sequence[ChainFinding]:
+    """Everything that keeps a rule's chains from running, all at once.
+
+    What was found is remembered: whoever changes one rule checks it beside all others.
+    """
+    chains = b"" if spec.chains is None else msgspec.json.encode(spec.chains)
+    short = len(spec.chain) + len(chains) <= REMEMBERED_BYTES_MAX
+    return _remembered(spec.chain, chains) if short else _findings(spec.chain, chains)
+
+
+def _findings(chain: str, chains: bytes) -> tuple[ChainFinding, ...]:
+    if chain.strip() and chains:
+        return (ChainFinding("spec.chains", 0, "spec.chain and spec.chains exclude each other"),)
+    key = "spec.chains" if chains else "spec.chain"
     try:
-        source = source_of(spec)
-        if source is not None:
-            rule_point(Engine(commands=commands())).mount(source)
+        source = load_json(chains.decode(), hook_point="main")["main"] if chains else single(chain)
+        rule_point(Engine(commands=commands())).mount(source)
     except ChainErrors as exc:
-        for error in exc.errors:
-            yield ChainFinding(key, error.span.line, str(error))
+        return tuple(ChainFinding(key, error.span.line, str(error)) for error in exc.errors)
+    return ()
+
+
+_remembered = lru_cache(maxsize=REMEMBERED_MAX)(_findings)

@@ -34,6 +34,10 @@ SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
 MANIFESTS = "manifests"  # the name of the lowest layer
 _SECTION_OF = {ENDPOINT_KIND: "endpoints", RULE_KIND: "rules"}
 _WHOLE = {"endpoints": {"ruleEndpointType"}, "rules": {"source", "target"}}  # what an object of its own has at least
+_KEYS = {
+    section: [field.encode_name for field in structs.fields(cls)]
+    for section, cls in (("endpoints", EndpointSpec), ("rules", RuleSpec))
+}
 
 Cloud = Mapping[ObjectKey, Version]
 
@@ -223,7 +227,7 @@ def _manifest(
     namespace, _, short = name.rpartition("/")
     metadata = {"name": short, "namespace": namespace or DEFAULT_NAMESPACE, **(spec.pop("metadata", None) or {})}
     cls: Any = RuleSpec if kind == RULE_KIND else EndpointSpec
-    known = [field.encode_name for field in structs.fields(cls)]
+    known = _KEYS[section]
     wrong = [
         _finding(merged, (*at, key), f"unknown key {key}{nearest(key, known)}", kind)
         for key in spec

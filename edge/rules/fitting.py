@@ -75,7 +75,8 @@ def fit(test: Test, base: Objects, items: Sequence[Item]) -> tuple[Objects, dict
             break
         waiting = left
     rest = [item for item in items if item.key in errors]
-    return (_alone(test, fitted, rest, errors) if len(items) > 1 and len(rest) <= ALONE_MAX else fitted), errors
+    just_tried = len(rest) == 1 and rest == waiting
+    return (fitted if just_tried or len(rest) > ALONE_MAX else _alone(test, fitted, rest, errors)), errors
 
 
 def _alone(test: Test, base: Objects, items: Sequence[Item], errors: dict[ObjectKey, str]) -> Objects:

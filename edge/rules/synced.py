@@ -1,10 +1,10 @@
 """What the node has of the cloud's: each object's last offered version, and the last good one (protocol P6.1, P6.2).
 
 Which message counts. Versions order the messages of one uid: what is not above is known already. Between uids of one
-name the message that came last counts, except that a uid that was deleted never comes back, a delete concerns its own
-uid only, and a message that was sent before the one whose effect it would replace is late. Its time is the cloud's, and
-clocks differ: beyond ten minutes it is not believed. What came is told by the node's list, so that the cloud repairs
-what this got wrong.
+name the message that came last counts, except that a delete concerns its own uid only, and that a message is late that
+was sent before the one whose effect it would replace, or is of a uid that was deleted. Times are the cloud's, and the
+clocks of controllers differ: ten minutes apart, the message that came is believed, as it may be of a cloud whose store
+was restored. The node's list tells what this made of it, so that the cloud repairs what is wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge.rules.fitting import Item, Objects, Version
 from edge.settings import DownlinkSettings
 
 GONE_MAX = 10_000  # deleted uids that are remembered; older ones are forgotten
-LATE_MS_MAX = 600_000  # that a message of another uid may have been sent before, to be late and not of another clock
+LATE_MS_MAX = 600_000  # by which times may differ for a message to be late
 
 # Reasons of refusals.
 INVALID, IN_USE, OBJECTS_MAX, BYTES_MAX = "invalid_manifest", "in_use", "objects_max", "bytes_max"
@@ -43,6 +43,13 @@ class Offer(NamedTuple):
     bytes: int = 0
     sent_ms: int = 0
     refusal: Refusal | None = None
+
+
+class Gone(NamedTuple):
+    """A uid that was deleted: the key that it had, and when (unix milliseconds, of the message that said so)."""
+
+    key: ObjectKey
+    sent_ms: int
 
 
 class Held(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,10 +104,10 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 class Synced:
     """All objects of the cloud's on a node. Changed as a copy, which takes the place of the old one when it is on disk.
 
-    Arguments: ``gone`` are deleted uids, oldest first, each with the key that it had.
+    Arguments: ``gone`` are deleted uids, oldest first.
     """
 
-    def __init__(self, held: Iterable[Held] = (), gone: Mapping[str, ObjectKey] | None = None) -> None:
+    def __init__(self, held: Iterable[Held] = (), gone: Mapping[str, Gone] | None = None) -> None:
         self._held = {item.key: item for item in held}
         self.gone = dict(gone or {})
         self.bytes = sum(item.bytes for item in self._held.values())
@@ -154,7 +161,7 @@ class Synced:
 
     def removed_uid(self, kind: str, namespace: str, name: str) -> str:
         """The uid of the object that had this name last and was deleted, "" when none is known."""
-        return next((uid for uid, key in reversed(self.gone.items()) if key == (kind, namespace, name)), "")
+        return next((uid for uid, gone in reversed(self.gone.items()) if gone.key == (kind, namespace, name)), "")
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -172,6 +179,7 @@ class Synced:
         if self.bytes + offer.bytes > limits.bytes_max:
             text = f"{offer.bytes} bytes more than the {self.bytes} that the node has, at most {limits.bytes_max}"
             return Refusal(BYTES_MAX, text)
+        self.gone.pop(offer.uid, None)
         refusal, good = offer.refusal or Refusal(""), held.good_version if held else None
         good_bytes = len(msgspec.json.encode(good.manifest)) if good else 0
         offered = None if offer.manifest is None else dict(offer.manifest)
@@ -187,7 +195,8 @@ class Synced:
         return None
 
     def _is_news(self, offer: Offer, held: Held | None) -> bool:
-        if offer.uid in self.gone:
+        gone = self.gone.get(offer.uid)
+        if gone is not None and (offer.delete or offer.sent_ms - gone.sent_ms <= LATE_MS_MAX):
             return False
         if held is None:
             return True
@@ -198,11 +207,11 @@ class Synced:
 
     def _take_delete(self, offer: Offer, held: Held | None) -> None:
         if held is None or held.uid != offer.uid:
-            self._forget(offer.uid, offer.key)
+            self._forget(offer.uid, offer.key, offer.sent_ms)
         elif held.runs:
             self._put(structs.replace(held, version=offer.version, offered=None, deleting=True, sent_ms=offer.sent_ms))
         else:
-            self._drop(held)
+            self._drop(held, offer.sent_ms)
 
     def settle(self, fitted: Objects, errors: Mapping[ObjectKey, str]) -> None:
         """Note what runs now, and why the rest does not."""
@@ -218,7 +227,7 @@ class Synced:
 
     def _settled(self, held: Held, runs: Version | None) -> None:
         if runs is None:
-            return self._drop(held)
+            return self._drop(held, held.sent_ms)
         wanted = (runs.uid, runs.number) == (held.uid, held.version)
         self._put(
             structs.replace(
@@ -228,11 +237,11 @@ class Synced:
             )
         )  # fmt: skip
 
-    def _drop(self, held: Held) -> None:
+    def _drop(self, held: Held, sent_ms: int) -> None:
         del self._held[held.key]
         self.bytes -= held.bytes
         self._version = None
-        self._forget(held.uid, held.key)
+        self._forget(held.uid, held.key, sent_ms)
 
     def _put(self, held: Held) -> None:
         before = self._held.get(held.key)
@@ -240,8 +249,8 @@ class Synced:
         self._held[held.key] = held
         self._version = None
 
-    def _forget(self, uid: str, key: ObjectKey) -> None:
-        self.gone[uid] = key
+    def _forget(self, uid: str, key: ObjectKey, sent_ms: int) -> None:
+        self.gone[uid] = Gone(key, sent_ms)
         if len(self.gone) > GONE_MAX:
             del self.gone[next(iter(self.gone))]
 

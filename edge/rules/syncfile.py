@@ -17,8 +17,7 @@ import msgspec
 
 from common.errors import StorageError
 from common.faults import Fault, no_fault
-from common.rulesync import ObjectKey
-from edge.rules.synced import Held, Synced
+from edge.rules.synced import Gone, Held, Synced
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +34,10 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """The rest. ``gone`` are deleted uids with the key that each had."""
+    """The rest. ``gone`` are deleted uids, oldest first."""
 
     objects: list[Held]
-    gone: list[tuple[str, ObjectKey]]
+    gone: list[tuple[str, Gone]]
 
 
 class SyncFile:

@@ -136,7 +136,7 @@ async def test_an_endpoint_that_would_break_its_rules_is_refused_and_a_good_chan
             order(RULE, "a", "u-a", 2, spec("y")),
             order(RULE, "c", "u-c", 1, spec("z")),
         )
-        assert told[0].startswith("invalid_manifest: RuleEndpoint default/bus cannot run beside Rule default/a: ")
+        assert told[0].startswith("invalid_manifest: RuleEndpoint default/bus cannot run beside Rule default/a, Rule ")
         assert told[1:] == ["OK", "OK"]
         assert node.runs() == {"a": ("u-a", "2", "y"), "c": ("u-c", "1", "z")}
 
@@ -183,6 +183,21 @@ async def test_a_late_message_of_a_replaced_uid_changes_nothing(tmp_path: Path) 
         assert node.runs() == {"a": ("u-2", "1", "new")}
         assert await node.offer(other_clock) == ["OK"]
         assert node.runs() == {"a": ("u-3", "1", "clock")}
+
+
+async def test_a_deleted_uid_comes_back_only_for_a_cloud_that_means_it(tmp_path: Path) -> None:
+    """A cloud whose store was restored wants it again; ten minutes after its end that is no late message any more."""
+    async with cloud_fed(tmp_path) as node:
+        await node.endpoint("bus", 1, BUS)
+        await node.rule("a", 1, spec("x"))
+        await node.delete(RULE, "a", 2)
+        for after_s, runs in ((599, False), (700, True)):
+            again = order(RULE, "a", "u-a", 1, spec("x"))
+            again.header.timestamp += after_s * 1000
+            assert await node.offer(again) == ["OK"]
+            assert bool(node.runs()) is runs
+        assert await node.delete(RULE, "a", 2) == "OK"
+        assert node.runs() == {}
 
 
 async def test_a_new_object_that_is_refused_leaves_what_ran_under_its_name(tmp_path: Path) -> None:
