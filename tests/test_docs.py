@@ -27,6 +27,7 @@ from common.clock import SystemClock
 from common.config import describe, load
 from common.manifests import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
+from common.resource import RULE
 from common.rulechains import commands as rule_commands
 from common.rules import Rule, RuleEndpoint
 from edge.endpoints.replies import STATUS_OF
@@ -186,7 +187,7 @@ def test_json_is_what_the_models_take(block: Block):
     payload = msgspec.json.encode(value)
     if "header" in value:
         kind, operation = value["route"]["resource"].split("/")[3], value["route"]["operation"]
-        content = {"response": Confirmation, "error": Refusal}.get(operation) or CONTENT_TYPES[kind]
+        content = {"response": Confirmation, "error": Refusal}.get(operation) or {**CONTENT_TYPES, RULE: Rule}[kind]
         message = codec.decode(payload, content)
         assert set(value) <= {"header", "route", "content"}
         _assert_known(value["header"], message.header)

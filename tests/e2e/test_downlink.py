@@ -18,7 +18,7 @@ from common.message import EDGECONTROLLER, QUERY, RESOURCE_GROUP, Message
 from common.messaging.base import Subscription
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
-from common.models import Refusal
+from common.models import NodeBirth, Refusal
 from common.resource import NODESTATUS, RULE, RULEENDPOINT, RULESTATUS
 from common.rulesync import APPLIED, REFUSED
 from tests.e2e.stack import NODE, Process
@@ -79,6 +79,10 @@ class PlayedCloud:
         kinds = [message for message in self.seen if message.parsed_resource().type == NODESTATUS]
         return [message.content.get("rules_version", "") for message in kinds]
 
+    def births(self) -> list[str]:
+        """The rules_version of each birth so far."""
+        return [m.content.rules_version for m in self.seen if isinstance(m.content, NodeBirth) and m.content.online]
+
     def results(self) -> list[tuple[str, str]]:
         """uid and version of each result so far; none is confirmed, so some come twice."""
         lists = [m.content for m in self.seen if m.parsed_resource().type == RULESTATUS]
@@ -117,7 +121,7 @@ async def test_rules_reach_a_bare_agent_and_outlive_its_end(mosquitto: Mosquitto
     good one runs; kill -9 and a reload keep everything; the hash is told at once; deletion ends it.
     """
     args = ["--broker", mosquitto.url, "--data-dir", str(tmp_path), "--node", NODE]
-    edge = Process("edge", [*args, "--set", "broker.reconnect_max_s=0.5"], tmp_path / "edge.log")
+    edge = Process("edge", [*args, "--set", "broker.reconnect_max_s=0.5", "--set", "edge.uplink.nodestatus_s=2"], tmp_path / "edge.log")
 
     async def connected() -> bool:
         with contextlib.suppress(Exception):
@@ -149,6 +153,7 @@ async def test_rules_reach_a_bare_agent_and_outlive_its_end(mosquitto: Mosquitto
             edge.start()
             await flows(b"third", "out/1")
             assert await cloud.list() == expected
+            assert cloud.births()[-1] == cloud.version != ""
             edge._process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
             assert await cloud.ask(order(RULE, "a", "u-1", 3, spec("in", "out/3"))) == "OK"
             await flows(b"fourth", "out/3")
@@ -161,6 +166,7 @@ async def test_rules_reach_a_bare_agent_and_outlive_its_end(mosquitto: Mosquitto
             assert await cloud.ask(order(RULE, "a", "u-1", 4, None, "delete")) == "OK"
             assert await cloud.list() == []
             await eventually(lambda: cloud.hashes()[-1] == "", timeout=5, what="the empty hash, at once")
+            await eventually(lambda: cloud.births()[-1] == "", what="the birth that is kept says it, too")
             assert "Traceback" not in edge.log()
         finally:
             if edge.running:
