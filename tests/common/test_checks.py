@@ -84,6 +84,14 @@ def test_targets(target: str, resource: str, text: str) -> None:
     assert text in found
 
 
+@pytest.mark.parametrize("broker", ["http://x", "mqtt://user:s3cret@x", "mqtt://", "mqtt://x:99999"])
+def test_the_broker_of_an_endpoint(broker: str) -> None:
+    """An eventbus endpoint names a broker, and no password, which is not repeated."""
+    (found,) = texts(ENDPOINTS.replace("{}", f"{{broker: '{broker}'}}", 1))
+    assert found.startswith("spec.properties.broker: broker url ")
+    assert "s3cret" not in found
+
+
 @pytest.mark.parametrize(
     ("properties", "text"),
     [

@@ -121,7 +121,8 @@ async def test_rules_reach_a_bare_agent_and_outlive_its_end(mosquitto: Mosquitto
     good one runs; kill -9 and a reload keep everything; the hash is told at once; deletion ends it.
     """
     args = ["--broker", mosquitto.url, "--data-dir", str(tmp_path), "--node", NODE]
-    edge = Process("edge", [*args, "--set", "broker.reconnect_max_s=0.5", "--set", "edge.uplink.nodestatus_s=2"], tmp_path / "edge.log")
+    args += ["--set", "broker.reconnect_max_s=0.5", "--set", "edge.uplink.nodestatus_s=2"]
+    edge = Process("edge", args, tmp_path / "edge.log")
 
     async def connected() -> bool:
         with contextlib.suppress(Exception):
