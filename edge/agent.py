@@ -162,6 +162,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Let running executions end, make everything durable, say goodbye, disconnect."""
+        self.downlink.pause()
         for kind in self._kinds.values():
             kind.pause()
         await self.rules.drain()

@@ -71,7 +71,7 @@ class Downlink:
         self._settings = settings or DownlinkSettings()
         self._waiting: deque[tuple[Message[Any], int]] = deque()
         self._bytes = 0
-        self._some = asyncio.Event()
+        self._some, self._paused = asyncio.Event(), False
         self._counts = dict.fromkeys(("taken", "refused", "overflowed", "answers_lost"), 0)
 
     def take(self, message: Message[Any]) -> None:
@@ -84,12 +84,16 @@ class Downlink:
         self._bytes += size
         self._some.set()
 
+    def pause(self) -> None:
+        """Change nothing more, before the agent stops: what waits is not answered, and comes again."""
+        self._paused = True
+
     async def run(self) -> None:
         """Apply and answer what came; runs until cancelled."""
         while True:
             await self._some.wait()
             self._some.clear()
-            while self._waiting:
+            while self._waiting and not self._paused:
                 await self._take_some()
 
     async def _take_some(self) -> None:

@@ -7,8 +7,7 @@ under all others. The objects of the cloud are a part of ``node_gateway``; only 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,23 +22,19 @@ from common.errors import ConfigError
 from common.manifests import Finding, Manifest, load_files, nearest
 from common.resource import DEFAULT_NAMESPACE
 from common.rules import ENDPOINT_KIND, RULE_KIND, EndpointSpec, Metadata, Rule, RuleEndpoint, RuleSpec
-from common.rulesync import ObjectKey
 from edge.flow.hooks import POINTS
+from edge.rules.cloudlayer import Cloud, clashes, identified, layer_of, without_idle
 from edge.rules.edits import Edit, apply
 from edge.rules.fitting import Blame, Version
-from edge.rules.layers import CLOUD_LAYER, DELETE, LAYERS, Layer, Merged, Origin, load_layers, merge
+from edge.rules.layers import CLOUD_LAYER, LAYERS, Layer, Merged, Origin, load_layers, merge
 
 HTTP_POINTS = ("pre_req", "main", "post_resp")
 SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
 MANIFESTS = "manifests"  # the name of the lowest layer
-_SECTION_OF = {ENDPOINT_KIND: "endpoints", RULE_KIND: "rules"}
-_WHOLE = {"endpoints": {"ruleEndpointType"}, "rules": {"source", "target"}}  # what an object of its own has at least
 _KEYS = {
     section: [field.encode_name for field in structs.fields(cls)]
     for section, cls in (("endpoints", EndpointSpec), ("rules", RuleSpec))
 }
-
-Cloud = Mapping[ObjectKey, Version]
 
 
 class Files(NamedTuple):
@@ -109,10 +104,10 @@ class Configuration:
 
     def _made(self, files: Files, cloud: Cloud, edits: Sequence[Edit]) -> tuple[Wanted, list[Finding]]:
         merged = merge(files.below)
-        findings = [*files.unreadable, *_clashes(merged, cloud)]
+        findings = [*files.unreadable, *clashes(merged, cloud)]
         if cloud:
-            merge([_layer_of(cloud)], merged)
-        merge([_without_idle(layer, merged) for layer in files.above], merged)
+            merge([layer_of(cloud)], merged)
+        merge([without_idle(layer, merged) for layer in files.above], merged)
         if edits:
             merged = Merged(apply(merged.value, list(edits)), merged.origins)
         manifests, found = _manifests_of(merged, cloud)
@@ -141,52 +136,6 @@ class Configuration:
             lines[section, name] = manifest.line
             layers.append(Layer(MANIFESTS, manifest.file, {section: {name: spec}}, lines))
         return layers, findings
-
-
-def _layer_of(cloud: Cloud) -> Layer:
-    value: dict[str, Any] = {}
-    for (kind, namespace, name), version in cloud.items():
-        spec = {**version.manifest["spec"], "metadata": version.manifest["metadata"]}
-        value.setdefault(_SECTION_OF[kind], {})[f"{namespace}/{name}"] = spec
-    return Layer(CLOUD_LAYER, "", value)
-
-
-def _clashes(merged: Merged, cloud: Cloud) -> list[Finding]:
-    """Objects of the cloud's under a name that the node has for its own. The same endpoint on both sides is none."""
-    found, local = [], {section: dict(_items(merged, section)) for section in _WHOLE}
-    for (kind, namespace, name), version in cloud.items():
-        key = _SECTION_OF[kind], f"{namespace}/{name}"
-        own = local[key[0]].get(key[1])
-        if own is None or (kind == ENDPOINT_KIND and _bare(own) == _bare(version.manifest["spec"])):
-            continue
-        text = f"this node has one of that name of its own, in {merged.origin(key)}: rename one of them"
-        found.append(Finding("", 0, kind, key[1], text))
-    return found
-
-
-def _bare(spec: Any) -> Any:
-    return {k: v for k, v in spec.items() if v and k != "metadata"} if isinstance(spec, dict) else spec
-
-
-def _without_idle(layer: Layer, merged: Merged) -> Layer:
-    """The layer without what it says over objects that are not there: it waits for the cloud to send them."""
-    idle = set(idle_overrides(layer, merged))
-    value = {
-        section: {name: spec for name, spec in inner.items() if (section, name) not in idle}
-        if isinstance(inner, dict) else inner
-        for section, inner in layer.value.items()
-    }  # fmt: skip
-    return layer._replace(value=value) if idle else layer
-
-
-def idle_overrides(layer: Layer, merged: Merged) -> Iterable[tuple[str, str]]:
-    """(section, name) of what a layer says over rules and endpoints that are not there, and are none by themselves."""
-    for section, needed in _WHOLE.items():
-        there, inner = merged.value.get(section), layer.value.get(section)
-        for name, spec in inner.items() if isinstance(inner, dict) else ():
-            known = isinstance(there, dict) and name in there
-            if not known and isinstance(spec, dict) and not needed <= spec.keys() and spec.get(DELETE) is not True:
-                yield section, name
 
 
 def _manifests_of(merged: Merged, cloud: Cloud) -> tuple[list[Manifest], list[Finding]]:
@@ -237,7 +186,7 @@ def _manifest(
         return wrong
     try:
         model = msgspec.convert(_texts(spec), cls)
-        meta = _identified(msgspec.convert(metadata, Metadata), version, spec)
+        meta = identified(msgspec.convert(metadata, Metadata), version, spec)
     except msgspec.ValidationError as exc:
         return [_finding(merged, at, str(exc), kind)]
     origin = merged.origin(at)
@@ -245,19 +194,6 @@ def _manifest(
     lines = {key: found.line for key, found in origins.items()}
     files = {key: found.file for key, found in origins.items()}
     return Manifest(value, origin.file, origin.line, lines, files)
-
-
-def _identified(metadata: Metadata, version: Version | None, spec: Mapping[str, Any]) -> Metadata:
-    """The metadata with uid and version of the cloud's object, or none: results tell by these whose rule it was.
-
-    Where this node's own layers change an object of the cloud's, a digest of what it says then is behind the number.
-    """
-    if version is None:
-        return structs.replace(metadata, uid="", resource_version="")
-    number = str(version.number)
-    if spec != version.manifest["spec"]:
-        number += "+" + hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()[:8]
-    return structs.replace(metadata, uid=version.uid, resource_version=number)
 
 
 def _texts(spec: dict[str, Any]) -> dict[str, Any]:

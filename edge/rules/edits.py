@@ -48,6 +48,12 @@ class Edit(NamedTuple):
     position: int = 0
 
 
+def words(edit: Edit) -> str:
+    """An edit as its command line says it."""
+    place = ":".join(str(part) for part in edit.address if part)
+    return f"{edit.operation} {place} {edit.text or edit.position}"
+
+
 def apply(value: dict[str, Any], edits: list[Edit]) -> dict[str, Any]:
     """Return the merged configuration with all edits, in order. Raises ConfigError for one that does not fit."""
     edited = deepcopy(value)

@@ -23,14 +23,16 @@ from edge.endpoints.base import Kind
 from edge.endpoints.http_server import HttpListener, HttpPoints
 from edge.messages import Arrival
 from edge.rules.binding import Decision
-from edge.rules.configuration import Configuration, Files, Wanted, idle_overrides
-from edge.rules.edits import Address, Edit
+from edge.rules.cloudlayer import idle_overrides
+from edge.rules.configuration import Configuration, Files, Wanted
+from edge.rules.edits import Address, Edit, words
 from edge.rules.fitting import Blame, Item, Objects, fit
 from edge.rules.hooking import check_free, load_hooks, swap_hooks
 from edge.rules.ruleset import Resolve, RuleSet
 from edge.rules.store import LastGood
 from edge.rules.synced import Offer, Synced
 from edge.rules.syncfile import SyncFile
+from edge.rules.trial import Trial
 from edge.settings import DownlinkSettings, FlowSettings
 from edge.spool import Spool
 from edge.spooldb import Input
@@ -40,40 +42,6 @@ log = logging.getLogger(__name__)
 chain_log = logging.getLogger("edge.chain")  # what chains echo
 
 UNABLE = "unable"  # reason of a refusal that is not one of the object's: nothing is noted of it, it may come again
-
-
-class _Trial:
-    """Says what is wrong with a set of the cloud's objects beside ``files``, and remembers the last that was right.
-
-    ``edits`` go over what is to run; they are no reason to refuse an object.
-    """
-
-    def __init__(self, configuration: Configuration, files: Files, edits: Sequence[Edit] = ()) -> None:
-        self._configuration, self.files, self._edits = configuration, files, edits
-        self._right: tuple[Objects, Wanted] | None = None
-
-    def __call__(self, objects: Objects) -> list[Blame]:
-        wanted, blames = self._configuration.tried(self.files, objects)
-        if not blames:
-            self._right = objects, wanted
-        return blames
-
-    def wanted(self, objects: Objects) -> Wanted:
-        """What a node with these is to run, but for edits. Raises ConfigError."""
-        if self._right is not None and self._right[0] == objects:
-            return self._right[1]
-        return self._configuration.wanted(self.files, objects)
-
-    def edited(self, objects: Objects) -> tuple[Wanted, list[Edit]]:
-        """What a node with these is to run, and those edits that still fit over it. Raises ConfigError."""
-        wanted, fitting = self.wanted(objects), list[Edit]()
-        for edit in self._edits:
-            try:
-                wanted = self._configuration.wanted(self.files, objects, [*fitting, edit])
-                fitting.append(edit)
-            except ConfigError as exc:
-                log.warning("the edit %r fits no more and is dropped: %s", _words(edit), exc)
-        return wanted, fitting
 
 
 class RuleHost:
@@ -149,7 +117,7 @@ class RuleHost:
 
     def _run_files(self, files: Files) -> None:
         """The files go before: what is wrong in them is an error, what of the cloud's does not fit to them waits."""
-        synced, trial = self.synced.copy(), _Trial(self._configuration, files)
+        synced, trial = self.synced.copy(), Trial(self._configuration, files)
         wrong = [blame.text for blame in trial(synced.running()) if blame.key is None or blame.file]
         if wrong:
             raise ConfigError("\n".join(wrong))
@@ -185,7 +153,7 @@ class RuleHost:
     async def _change(self, synced: Synced) -> None:
         """Run what fits of ``synced``, and put it on the disk. Raises ConfigError or StorageError: all is as before."""
         base, items = self.synced.running(), synced.untried()
-        trial = _Trial(self._configuration, self._files, self._configuration.edits)
+        trial = Trial(self._configuration, self._files, self._configuration.edits)
         try:
             if items:
                 fitted, errors = await asyncio.to_thread(fit, trial, base, items)
@@ -199,7 +167,7 @@ class RuleHost:
         self._take_over(synced)
 
     def _run_fitting(
-        self, trial: _Trial, fitted: Objects, errors: dict[ObjectKey, str], base: Objects, items: Sequence[Item]
+        self, trial: Trial, fitted: Objects, errors: dict[ObjectKey, str], base: Objects, items: Sequence[Item]
     ) -> tuple[Objects, dict[ObjectKey, str]]:
         """Run ``fitted``. When something that no check sees is in the way, try ``items`` over ``base`` by running
         them. Raises as ``load`` when it is none of the items.
@@ -223,7 +191,7 @@ class RuleHost:
         self._run(trial, fitted)
         return fitted, errors
 
-    def _run(self, trial: _Trial, objects: Objects) -> None:
+    def _run(self, trial: Trial, objects: Objects) -> None:
         wanted, edits = trial.edited(objects)
         self._apply(wanted)
         self._configuration.keep(edits)
@@ -339,7 +307,7 @@ class RuleHost:
     async def _show(self, args: dict[str, Any]) -> list[dict[str, Any]]:
         if self._wanted is None:
             return []
-        edited = [{"key": f"edit {number}", "value": mask_urls(_words(edit)), "origin": "overlay"}
+        edited = [{"key": f"edit {number}", "value": mask_urls(words(edit)), "origin": "overlay"}
                   for number, edit in enumerate(self._configuration.edits, 1)]  # fmt: skip
         if self.trouble:
             edited.insert(0, {"key": "not running", "value": self.trouble, "origin": "files"})
@@ -378,8 +346,3 @@ class RuleHost:
         dropped = len(self._configuration.edits)
         await self.reload()
         return {"rules": len(self.rules), "dropped": dropped}
-
-
-def _words(edit: Edit) -> str:
-    place = ":".join(str(part) for part in edit.address if part)
-    return f"{edit.operation} {place} {edit.text or edit.position}"

@@ -419,3 +419,14 @@ async def test_a_reload_and_the_cloud_at_once_go_one_after_the_other(tmp_path: P
         assert await node.rule("a", 1, spec("x")) == "OK"
         await asyncio.gather(*reloads)
         assert set(node.runs()) == {"a", "mine"}
+
+
+async def test_a_node_that_stops_changes_nothing_more(tmp_path: Path) -> None:
+    """What comes while it stops is not answered, and not lost for the cloud, which compares the hash."""
+    async with cloud_fed(tmp_path) as node:
+        await node.endpoint("bus", 1, BUS)
+        node.downlink.pause()
+        node.downlink.take(order(RULE, "a", "u-a", 1, spec("x")))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (node.runs(), len(node.answers), node.downlink.statistics()["waiting"]) == ({}, 1, 1)
