@@ -34,6 +34,7 @@ KIND_OF = {RULE: RULE_KIND, RULEENDPOINT: ENDPOINT_KIND}  # by resource type
 WAITING_MAX = 10_000  # messages; further ones are not taken, and counted
 TOGETHER_MAX = 1000  # that are one change
 ANSWERS_AT_ONCE = 32
+INTERNAL = "internal"  # reason of a refusal: a fault of this program, see the agent's log
 OK = "OK"
 
 
@@ -132,6 +133,13 @@ class Downlink:
         except FieldpostError as exc:
             log.error("rules of the cloud are not taken: %s", exc)
             answers = [Refusal(UNABLE, str(exc))] * len(batch)
+        except Exception as exc:  # a fault of ours: it must stop neither the downlink nor what came with it
+            if len(batch) > 1:
+                for one in batch:
+                    await self._change([one])
+                return
+            log.exception("message %s cannot be dealt with", batch[0][0].header.msg_id)
+            answers = [Refusal(INTERNAL, f"{type(exc).__name__}: {exc}")]
         self._fault("rules_answering")
         for at in range(0, len(batch), ANSWERS_AT_ONCE):
             some = zip(batch[at : at + ANSWERS_AT_ONCE], answers[at : at + ANSWERS_AT_ONCE], strict=True)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from common.errors import ConfigError
+from common.codec import decode_as
+from common.errors import CodecError, ConfigError
+from common.models import Refusal
 from common.resource import RULE, RULEENDPOINT
 from common.rulesync import APPLIED, REFUSED, SyncedObject, rules_version
 from edge.messages import Arrival, FlowMessage
+from edge.rules.synced import Offer, Synced
 from edge.settings import DownlinkSettings
 from edge.spooldb import Input
-from tests.edge.cloudside import BUS, CloudFed, cloud_fed, order, spec
+from tests.edge.cloudside import BUS, CloudFed, cloud_fed, manifest, order, spec
 from tests.edge.support import results_of
+from tests.faults.test_input import damaged
 from tests.support.wait import eventually
 
 BAD = spec(chain="accept\n  acept")
@@ -392,6 +400,53 @@ async def test_hostile_content_is_refused_and_counted(tmp_path: Path, caplog: py
         assert node.runs() == {"good": ("u-good", "1", "x")}
         assert node.downlink.statistics()["refused"] == len(HOSTILE)
         assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_damaged_manifests_never_raise(tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int) -> None:
+    """Honest manifests with flipped, cut and hostile values in them: each is answered, and what runs goes on."""
+    rng = random.Random(seed)
+    chains = {"m": {"priority": 1, "blocks": {"b": {"block": "accept"}}}}
+    honest = [
+        (RULE, "a", spec("x", chain="accept", retry={"attempts": 2, "backoff": "1s"}, timeout="3s", enabled=True)),
+        (RULE, "b", spec("x", chains=chains, results="summary")),
+        (RULEENDPOINT, "other", {**BUS, "properties": {"broker": "mqtt://far:1883"}}),
+    ]
+    async with cloud_fed(tmp_path) as node:
+        await node.endpoint("bus", 1, BUS)
+        await node.rule("good", 1, spec("x"))
+        refused = taken = 0
+        for version in range(1, 400):
+            kind, name, of = rng.choice(honest)
+            raw = msgspec.json.encode(manifest(kind, name, f"u-{name}", version, of))
+            with contextlib.suppress(CodecError):
+                content = decode_as(damaged(rng, raw, raw), Any)
+                message = order(kind, name, f"u-{name}", version, None)
+                message.content = content
+                (told,) = await node.offer(message)
+                refused, taken = refused + (told != "OK"), taken + 1
+        assert taken > refused > 20
+        assert node.runs()["good"] == ("u-good", "1", "x")
+        assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_fault_of_ours_refuses_one_message_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even a defect that one message sets off stops neither the downlink nor what came with it."""
+    async with cloud_fed(tmp_path) as node:
+        await node.endpoint("bus", 1, BUS)
+        take = Synced.take
+
+        def poisoned(synced: Synced, offer: Offer, limits: DownlinkSettings) -> Refusal | None:
+            if offer.uid == "u-b":
+                raise ZeroDivisionError("a defect")
+            return take(synced, offer, limits)
+
+        monkeypatch.setattr(Synced, "take", poisoned)
+        told = await node.offer(*(order(RULE, name, f"u-{name}", 1, spec(name)) for name in "abc"))
+        assert told == ["OK", "internal: ZeroDivisionError: a defect", "OK"]
+        assert set(node.runs()) == {"a", "c"}
 
 
 async def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,8 @@ def _packets(up: bool) -> list[tuple[str, bytes]]:
     return found
 
 
-def _damaged(rng: random.Random, payload: bytes, other: bytes) -> bytes:
+def damaged(rng: random.Random, payload: bytes, other: bytes) -> bytes:
+    """``payload`` with a few faults in it, some of them pieces of ``other``."""
     data = bytearray(payload)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)
@@ -110,7 +111,7 @@ def test_damaged_packets_are_messages_or_refused_with_a_reason(side: str, rng: r
         assert isinstance(reader.read(topic, payload), Message), (topic, payload)
     for _ in range(ROUNDS):
         topic, payload = rng.choice(packets)
-        payload = _damaged(rng, payload, rng.choice(packets)[1])
+        payload = damaged(rng, payload, rng.choice(packets)[1])
         topic = _damaged_topic(rng, topic) if rng.random() < 0.2 else topic
         found = reader.read(topic, payload)
         if isinstance(found, Refused):
