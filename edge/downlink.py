@@ -34,7 +34,7 @@ KIND_OF = {RULE: RULE_KIND, RULEENDPOINT: ENDPOINT_KIND}  # by resource type
 WAITING_MAX = 10_000  # messages; further ones are not taken, and counted
 TOGETHER_MAX = 1000  # that are one change
 ANSWERS_AT_ONCE = 32
-INTERNAL = "internal"  # reason of a refusal: a fault of this program, see the agent's log
+NODE_FAULT = "node_fault"  # reason of a refusal: a fault of this program, see the agent's log
 OK = "OK"
 
 
@@ -139,7 +139,7 @@ class Downlink:
                     await self._change([one])
                 return
             log.exception("message %s cannot be dealt with", batch[0][0].header.msg_id)
-            answers = [Refusal(INTERNAL, f"{type(exc).__name__}: {exc}")]
+            answers = [Refusal(NODE_FAULT, f"{type(exc).__name__}: {exc}")]
         self._fault("rules_answering")
         for at in range(0, len(batch), ANSWERS_AT_ONCE):
             some = zip(batch[at : at + ANSWERS_AT_ONCE], answers[at : at + ANSWERS_AT_ONCE], strict=True)

@@ -445,7 +445,7 @@ async def test_a_fault_of_ours_refuses_one_message_and_no_other(
 
         monkeypatch.setattr(Synced, "take", poisoned)
         told = await node.offer(*(order(RULE, name, f"u-{name}", 1, spec(name)) for name in "abc"))
-        assert told == ["OK", "internal: ZeroDivisionError: a defect", "OK"]
+        assert told == ["OK", "node_fault: ZeroDivisionError: a defect", "OK"]
         assert set(node.runs()) == {"a", "c"}
 
 
