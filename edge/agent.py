@@ -215,8 +215,9 @@ class Agent:
         elif (operation, kind) == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
         elif isinstance(content, ControllerPresence):
-            if self.uplink.controller(content.controller, content.online):
-                log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
+            if self.uplink.controller(content.controller, content.online and not content.standby):
+                state = "standing by" if content.standby else "online" if content.online else "offline"
+                log.info("controller %s is %s", content.controller, state)
                 self._report.set()
         else:
             log.warning("message %s of type %s ignored: unknown here", operation, kind)
