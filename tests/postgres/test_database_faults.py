@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from cloud.settings import StoreSettings
 from cloud.stores.base import StatusMessage
+from cloud.stores.leases import holder_of
 from cloud.stores.sql import SqlStore
 from cloud.stores.tables import SCHEMA_VERSION
 from common.errors import StorageError
@@ -128,26 +129,36 @@ async def test_controllers_that_start_together_make_one_schema(postgres_schemas:
     await asyncio.gather(*(store.stop() for store in stores))
 
 
-async def test_older_schemas_are_brought_up_to_date(postgres_schemas: Schemas) -> None:
-    """A database of schema version 1 gets what is missing, in one transaction, and keeps what it counts."""
-    url = postgres_schemas.new()
-    async with opened(url) as store:
-        await store.commit([status(1)])
-    old = (
+# What takes a database back to an older version of the schema.
+_OLDER = {
+    2: ("DROP TABLE objects, assignments, changes, deliveries, leases", "UPDATE fieldpost_schema SET version = 2"),
+    1: (
         "ALTER TABLE nodes DROP born_n, DROP claim, DROP reported_at",
         "ALTER TABLE progress DROP state, DROP session, DROP ended",
         "ALTER TABLE dead_letters DROP times",
         "DROP INDEX dead_letters_by_digest",
         "DROP TABLE retired, losses, objects, assignments, changes, deliveries, leases",
         "UPDATE fieldpost_schema SET version = 1",
-    )
-    execute(url, *old)
+    ),
+}
+
+
+@pytest.mark.parametrize("version", _OLDER)
+async def test_older_schemas_are_brought_up_to_date(postgres_schemas: Schemas, version: int) -> None:
+    """A database of an older schema gets what is missing, in one transaction, and keeps what it counts; controllers
+    that start together do it once.
+    """
+    url = postgres_schemas.new()
     async with opened(url) as store:
+        await store.commit([status(1)])
+    execute(url, *_OLDER[version])
+    async with opened(url) as store, opened(url):
         assert (await store.commit([status(1), status(2)])).new == 1
         assert await totals(store) == (2, 0)
-        version = await store.read(lambda conn: conn.execute(text("SELECT version FROM fieldpost_schema")).scalar())
-        assert version == SCHEMA_VERSION
+        found = await store.read(lambda conn: conn.execute(text("SELECT version FROM fieldpost_schema")).scalar())
+        assert found == SCHEMA_VERSION
         assert await store.losses() == []
+        assert await store.read(lambda conn: holder_of(conn, "uplink", 5)) == ""
 
 
 async def test_controllers_that_meet_at_the_same_rows_count_exactly(postgres_schemas: Schemas) -> None:
