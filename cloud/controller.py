@@ -31,7 +31,7 @@ from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
 from common.messaging.announcing import Announcing
 from common.messaging.base import Link, Refused, Will
-from common.messaging.mqtt import MqttLayer, Uplink
+from common.messaging.mqtt import MqttLayer, UplinkPart
 from common.metrics import Family, exposition, families
 from common.models import ControllerPresence, rfc3339
 from common.tasks import Tasks
@@ -87,7 +87,7 @@ class Controller:
             content_types=CONTENT_TYPES,
             on_refused=self._refused,
             receive_queue_max=cloud.queues.receive_max,
-            uplink=first_uplink(settings) or Uplink.NOTHING,
+            uplink=first_uplink(settings) or UplinkPart.NOTHING,
         )
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected

@@ -18,20 +18,20 @@ from cloud.stores.base import Store
 from cloud.stores.leases import Lease
 from common.clock import Clock
 from common.errors import TransportError
-from common.messaging.mqtt import MqttLayer, Uplink
+from common.messaging.mqtt import MqttLayer, UplinkPart
 from common.topics import controller_presence_topic
 
 log = logging.getLogger(__name__)
 
 UPLINK_LEASE = "uplink"
-_MODES = {"alone": Uplink.ALL, "shared": Uplink.SHARED, "standby": Uplink.NOTHING}
+_MODES = {"alone": UplinkPart.ALL, "shared": UplinkPart.SHARED, "standby": UplinkPart.NOTHING}
 
 
-def first_uplink(settings: Settings) -> Uplink | None:
+def first_uplink(settings: Settings) -> UplinkPart | None:
     """What is taken before the broker is known; None when the broker decides."""
     mode = settings.cloud.sharing.mode
     if mode == "auto":
-        return Uplink.ALL if store_url(settings).startswith("sqlite") else None
+        return UplinkPart.ALL if store_url(settings).startswith("sqlite") else None
     return _MODES[mode]
 
 
@@ -49,7 +49,7 @@ class Sharing:
         self._controller, self._settings = settings.cloud.controller, settings.cloud.sharing
         self._probe_topic = controller_presence_topic(settings.root, self._controller) + "/probe"
         self._fixed = first_uplink(settings)
-        self.mode = "alone" if self._fixed is Uplink.ALL else self._settings.mode
+        self.mode = "alone" if self._fixed is UplinkPart.ALL else self._settings.mode
         self._lease: Lease | None = None
         self._connected, self._disconnected = asyncio.Event(), asyncio.Event()
         self._counts = dict.fromkeys(("decisions", "takeovers"), 0)
@@ -57,7 +57,7 @@ class Sharing:
     @property
     def standing_by(self) -> bool:
         """True while this controller takes nothing of the uplink."""
-        return self._layer.uplink is Uplink.NOTHING
+        return self._layer.uplink is UplinkPart.NOTHING
 
     def connected(self) -> None:
         """Note a new connection."""
@@ -82,7 +82,7 @@ class Sharing:
             if self.mode == "standby":
                 await self._stand_by()
             else:
-                self._take(Uplink.SHARED)
+                self._take(UplinkPart.SHARED)
                 await self._disconnected.wait()
 
     async def _decide(self) -> None:
@@ -97,7 +97,7 @@ class Sharing:
         self._counts["decisions"] += 1
 
     async def _stand_by(self) -> None:
-        self._take(Uplink.NOTHING)
+        self._take(UplinkPart.NOTHING)
         ttl_s = self._settings.lease_s
         lease = self._lease = Lease(
             self._store, UPLINK_LEASE, self._controller, ttl_s, on_change=self._lease_changed, clock=self._clock
@@ -114,9 +114,9 @@ class Sharing:
 
     def _lease_changed(self, held: bool) -> None:
         self._counts["takeovers"] += held
-        self._take(Uplink.ALL if held else Uplink.NOTHING)
+        self._take(UplinkPart.ALL if held else UplinkPart.NOTHING)
 
-    def _take(self, uplink: Uplink) -> None:
+    def _take(self, uplink: UplinkPart) -> None:
         if self._layer.uplink is not uplink:
             self._layer.take_uplink(uplink)
             self._on_change()

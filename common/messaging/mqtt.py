@@ -39,7 +39,7 @@ _PLAIN_OPERATIONS = (RESPONSE, ERROR)  # only the one that asked
 Side = Literal["edge", "cloud"]
 
 
-class Uplink(Enum):
+class UplinkPart(Enum):
     """What a controller takes of the messages that go up; presence, replies and errors it takes in any case (P7.2)."""
 
     ALL = "all"
@@ -70,7 +70,7 @@ class MqttLayer(MessageLayer):
         content_types: Mapping[str, Any] | None = None,
         on_refused: Callable[[Refused], None] = lambda refused: None,
         receive_queue_max: int = RECEIVE_QUEUE_MAX,
-        uplink: Uplink = Uplink.ALL,
+        uplink: UplinkPart = UplinkPart.ALL,
     ) -> None:
         self.link = link
         self._root, self._side, self._node = topics.check_root(root), side, node
@@ -86,11 +86,11 @@ class MqttLayer(MessageLayer):
         self._subscribe()
 
     @property
-    def uplink(self) -> Uplink:
+    def uplink(self) -> UplinkPart:
         """What this controller takes now."""
         return self._uplink
 
-    def take_uplink(self, uplink: Uplink) -> None:
+    def take_uplink(self, uplink: UplinkPart) -> None:
         """Take this part from now on, and after each connect."""
         self._uplink = uplink
         self._subscribe()
@@ -224,15 +224,15 @@ class MqttLayer(MessageLayer):
             log.exception("on_refused failed for %s", refused.topic)
 
 
-def _filters(root: str, side: Side, node: str, uplink: Uplink) -> list[str]:
+def _filters(root: str, side: Side, node: str, uplink: UplinkPart = UplinkPart.ALL) -> list[str]:
     presence = f"{root}/{topics.PRESENCE}"
     if side == "edge":
         return [f"{root}/{topics.DOWN}/{node}/#", f"{presence}/{topics.CLOUD}/+"]
     filters = [f"{presence}/+", f"{presence}/{topics.CLOUD}/+"]
     up = f"{root}/{topics.UP}/+"
-    if uplink is Uplink.ALL:
+    if uplink is UplinkPart.ALL:
         return [*filters, f"{up}/#"]
     filters += [f"{up}/+/{operation}/#" for operation in _PLAIN_OPERATIONS]
-    if uplink is Uplink.SHARED:
+    if uplink is UplinkPart.SHARED:
         filters += [f"$share/{GROUP}/{up}/+/{operation}/#" for operation in _SHARED_OPERATIONS]
     return filters

@@ -16,7 +16,7 @@ from cloud.settings import CloudSettings, Settings, SharingSettings, StoreSettin
 from cloud.standby import first_uplink
 from common.errors import NotConnectedError
 from common.messaging.memory import MemoryHub
-from common.messaging.mqtt import MqttLayer, Uplink
+from common.messaging.mqtt import MqttLayer, UplinkPart
 from common.messaging.transport import MqttLink
 from common.models import ControllerPresence
 from tests.cloud.node import ROOT, Node, node_on
@@ -98,17 +98,17 @@ async def test_one_stands_by_and_takes_over_when_the_other_falls_silent(tmp_path
         async with on_hub(tmp_path, hub, 2, "standby") as two:
             node.presence(birth())
             await send_until_confirmed(node, 1, 5)
-            assert two.layer.uplink is Uplink.NOTHING
+            assert two.layer.uplink is UplinkPart.NOTHING
             assert presence(hub, 2).standby
             assert two.statistics()["controller"]["lease_holder"] == "cloud-1"
             one._link.cut("the network")  # type: ignore[attr-defined]
-            await eventually(lambda: two.layer.uplink is Uplink.ALL)
+            await eventually(lambda: two.layer.uplink is UplinkPart.ALL)
             assert not presence(hub, 2).standby
             await send_until_confirmed(node, 6, 5)
             one._link.come_up()  # type: ignore[attr-defined]
             await eventually(lambda: one.statistics()["controller"]["lease_holder"] == "cloud-2")
-            assert one.layer.uplink is Uplink.NOTHING
-        await eventually(lambda: one.layer.uplink is Uplink.ALL)
+            assert one.layer.uplink is UplinkPart.NOTHING
+        await eventually(lambda: one.layer.uplink is UplinkPart.ALL)
         await send_until_confirmed(node, 11, 5)
         assert await totals(one.store) == (15, 15)
         assert one.statistics()["sharing"]["takeovers"] == 2
@@ -117,12 +117,12 @@ async def test_one_stands_by_and_takes_over_when_the_other_falls_silent(tmp_path
 def test_the_store_decides_before_the_broker(tmp_path: Path) -> None:
     """cloud.sharing.mode auto: alone with SQLite; with PostgreSQL the broker decides; what is set is set."""
     here = settings(tmp_path, 1)
-    assert first_uplink(here) is Uplink.ALL
+    assert first_uplink(here) is UplinkPart.ALL
     for mode, expected in (
         ("auto", None),
-        ("shared", Uplink.SHARED),
-        ("standby", Uplink.NOTHING),
-        ("alone", Uplink.ALL),
+        ("shared", UplinkPart.SHARED),
+        ("standby", UplinkPart.NOTHING),
+        ("alone", UplinkPart.ALL),
     ):
         chosen = CloudSettings(store=StoreSettings(url="postgresql://db/x"), sharing=SharingSettings(mode=mode))  # type: ignore[arg-type]
         assert first_uplink(msgspec.structs.replace(here, cloud=chosen)) is expected
@@ -136,7 +136,7 @@ async def test_whether_a_broker_shares_is_found_out(any_broker: Broker) -> None:
         side="cloud",
         source="s",
         group="g",
-        uplink=Uplink.NOTHING,
+        uplink=UplinkPart.NOTHING,
     )
     with pytest.raises(NotConnectedError):
         await layer.probe_shares(f"{ROOT}/presence/cloud/cloud-1/probe")
