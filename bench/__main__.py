@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bench import fleet, footprint, hooks, language, measure, pipeline, relay
+from bench import fleet, footprint, hooks, language, measure, pipeline, postgres, relay
 from bench.measure import Row
 
 Benchmark = Callable[[argparse.Namespace], Awaitable[list[Row]]]
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "b1": ("B1 chain engine", lambda args: _in_place(language.run, args)),
     "b2": ("B2 relay", lambda args: relay.run(args.rounds, args.scale)),
     "b3": ("B3 status pipeline", lambda args: pipeline.run(args.rounds, args.scale)),
+    "b3-postgres": ("B3 status pipeline on PostgreSQL", lambda args: postgres.run(args.rounds, args.scale)),
     "b3-fleet": ("B3 many nodes", lambda args: fleet.run(args.rounds, args.scale)),
     "b4": ("B4 hooks", lambda args: _in_place(hooks.run, args)),
     "b5": ("B5 footprint", lambda args: footprint.run(args.rounds, args.scale, args.messages)),

@@ -92,13 +92,17 @@ def _pid() -> int:
 
 
 async def run_round(
-    broker: Broker, count: int, *, batch: int = 256, rate: float = 0, rules: int = RULES
+    broker: Broker, count: int, *, batch: int = 256, rate: float = 0, rules: int = RULES, store: str = ""
 ) -> dict[str, Any]:
-    """One round on an empty store and spool. Returns what ``generate`` told, with the controller's CPU seconds."""
+    """One round on an empty store and spool. Returns what ``generate`` told, with the controller's CPU seconds.
+
+    ``store`` is the URL of an empty database; without one it is a SQLite file.
+    """
     with tempfile.TemporaryDirectory() as directory:
         cloud = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cloud", "--broker", broker.url, "--data-dir", directory, stderr=subprocess.DEVNULL
-        )
+            sys.executable, "-m", "cloud", "--broker", broker.url, "--data-dir", directory,
+            *(("--store", store) if store else ()), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         try:
             sock = socket_path(directory, "cloud")
             await _answers(sock)

@@ -19,6 +19,7 @@ from cloud.operations import Operations
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
 from cloud.settings import Settings, store_url
+from cloud.standby import Sharing, first_uplink
 from cloud.stores.base import Store
 from cloud.stores.sql import SqlStore
 from cloud.upstream import UpstreamController, extended, routes
@@ -30,7 +31,7 @@ from common.faults import Fault, no_fault
 from common.message import EDGECONTROLLER, RESOURCE_GROUP
 from common.messaging.announcing import Announcing
 from common.messaging.base import Link, Refused, Will
-from common.messaging.mqtt import MqttLayer
+from common.messaging.mqtt import MqttLayer, UplinkPart
 from common.metrics import Family, exposition, families
 from common.models import ControllerPresence, rfc3339
 from common.tasks import Tasks
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeLink = Callable[[Settings, Callable[[], Will | None]], Link]
-_GAUGES = {"connected", "in_flight", "queued", "waiting", "connections", "running", "watching"}
+_GAUGES = {"connected", "in_flight", "queued", "waiting", "connections", "running", "watching", "standing_by"}
 _QUEUED = "_queued"  # after the type, in the upstream's statistics
 
 
@@ -86,11 +87,13 @@ class Controller:
             content_types=CONTENT_TYPES,
             on_refused=self._refused,
             receive_queue_max=cloud.queues.receive_max,
+            uplink=first_uplink(settings) or UplinkPart.NOTHING,
         )
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected
         self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault)
-        self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected)
+        self._sharing = Sharing(self.layer, self.store, settings, self._clock, self._say_again)
+        self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller)
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
         self._ledger = Ledger(self.sessions, self.store, self._clock)
@@ -127,10 +130,11 @@ class Controller:
             self._undo.append(self._health.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
-            self._tasks.start("announce", self._announcing.run)
-            self._undo.append(self._tasks.stop)
             await self.layer.start()
             self._undo.append(self.layer.stop)
+            self._tasks.start("announce", self._announcing.run)
+            self._tasks.start("sharing", self._sharing.run)
+            self._undo.append(self._tasks.stop)
             if self.api is not None:
                 self._undo.append(self.api.stop)
                 await self.api.start()
@@ -162,18 +166,22 @@ class Controller:
 
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
-        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at))
+        standby = online and self._sharing.standing_by
+        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at, standby, self.sessions.instance))
 
     def _announce(self) -> None:
         log.info("%s: connected", self.settings.cloud.controller)
+        self.sessions.announced()
         self._publish_presence(online=True)
         self._announcing.connected()
+        self._sharing.connected()
 
     def _say_again(self) -> None:
         if self._link.connected and not self._stopping:
             self._publish_presence(online=True)
 
     def _disconnected(self, reason: str) -> None:
+        self._sharing.disconnected()
         level = logging.INFO if self._stopping else logging.WARNING
         log.log(level, "%s: disconnected: %s", self.settings.cloud.controller, reason)
 
@@ -190,7 +198,13 @@ class Controller:
         """Counters and gauges by part."""
         cloud = self.settings.cloud
         return {
-            "controller": {"id": cloud.controller, "version": VERSION, "connected": self._link.connected},
+            "controller": {
+                "id": cloud.controller,
+                "version": VERSION,
+                "connected": self._link.connected,
+                "sharing": self._sharing.mode,
+                "lease_holder": self._sharing.holder,
+            },
             "link": dict(self._link.statistics()),
             "layer": dict(self.layer.statistics()),
             "upstream": self.upstream.statistics(),
@@ -199,6 +213,7 @@ class Controller:
             "dead_letters": self._letters.statistics(),
             "ledger": self._ledger.statistics(),
             "sessions": self.sessions.statistics(),
+            "sharing": self._sharing.statistics(),
             "store": self.store.statistics(),
             "audit": self._audit.statistics(),
             **({"api": self.api.statistics()} if self.api is not None else {}),

@@ -190,7 +190,7 @@ class Handlers:
         """What controllers, this one too, say of themselves (P3.4)."""
         for message in messages:
             if isinstance(message.content, ControllerPresence):
-                self.sessions.controller(message.content)
+                self.sessions.controller(message.content, retained=is_retained(message))
 
     async def take_reply(self, messages: Sequence[Message[Any]]) -> None:
         """Replies that nobody waits for (the layer resolves waiters itself, P7.3): counted by operation and type."""

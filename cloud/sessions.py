@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,12 +13,15 @@ import msgspec
 from cloud.stores.base import NodeRow, Store
 from common.clock import Clock
 from common.errors import RefusedError
-from common.message import Message
+from common.message import Message, new_id
 from common.messaging.inbound import RETAINED
 from common.models import ControllerPresence, Epoch, NodeBirth, NodeStatus, parse_version
 
+log = logging.getLogger(__name__)
+
 ONLINE, OFFLINE, UNKNOWN, CONFLICT = "online", "offline", "unknown", "conflict"
 CONTROLLERS_MAX = 64
+TWIN_AGAIN_S = 60.0  # between two words in the log about another controller with our id
 NODES_WATCHED_MAX = 100_000  # whose last sequence is remembered, for the judgement of their next birth
 SETTLED_S = 60.0  # a message that came so long before a birth was not overtaken by it, whatever the broker
 
@@ -54,14 +58,21 @@ class Sessions:
     between births and messages, and who commits messages first waits until their births are ``settled``.
     """
 
-    def __init__(self, store: Store, clock: Clock, stale_s: float, connected: Callable[[], bool]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, stale_s: float, connected: Callable[[], bool], own_id: str = ""
+    ) -> None:
+        self._own_id = own_id  # of this controller
         self._store, self._clock, self._stale_s, self._connected = store, clock, stale_s, connected
         self._controllers: dict[str, ControllerPresence] = {}
         self._last: dict[str, _Last] = {}
+        self._taken: dict[str, tuple[str, int]] = {}  # epoch and session of the last birth that was taken here
         self._pending: Counter[str] = Counter()  # births that came and are not committed, by node
         self._settled = asyncio.Event()
         self._skews: dict[str, float] = {}  # a node's clock less ours, when it was heard last
-        self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports", "replaced"), 0)
+        self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports", "replaced", "twins"), 0)
+        self.instance = new_id()  # of this process, in its presence
+        self._announcements = 0
+        self._twin_told_at = -TWIN_AGAIN_S
 
     def note_message(self, message: Message[Any]) -> None:
         """Note that a reliable message has come. Not its node's word alone: the topic has named the node (P3.3)."""
@@ -108,8 +119,13 @@ class Sessions:
             Epoch.parse(text)
         if birth.follows:
             parse_version(birth.follows)
-        received = _sequence_of(before, birth.epoch)
+        here = (birth.epoch, birth.session)
+        received = 0 if self._taken.get(birth.node) == here else _sequence_of(before, birth.epoch)
         taken = await self._store.presence(birth, epoch, self._clock.time(), retained=retained, received=received)
+        if taken and not retained and birth.online:
+            if len(self._taken) >= NODES_WATCHED_MAX:
+                self._taken.clear()
+            self._taken[birth.node] = here
         self._counts["ignored" if not taken else "births" if birth.online else "offlines"] += 1
         return taken
 
@@ -127,10 +143,29 @@ class Sessions:
         self._counts["replaced"] += 1
         return epoch
 
-    def controller(self, presence: ControllerPresence) -> None:
-        """Note what a controller (this one too) says of itself."""
+    def announced(self) -> None:
+        """Note that this controller has begun a connection and says its presence on it."""
+        self._announcements += 1
+
+    def controller(self, presence: ControllerPresence, *, retained: bool = False) -> None:
+        """Note what a controller (this one too) says of itself, and whether it is another one with our id."""
+        other = presence.controller == self._own_id and presence.instance not in ("", self.instance)
+        # The first connection may find what was kept of an earlier process; our first presence replaces that.
+        if other and ((presence.online and not retained) or self._announcements > 1):
+            self._twin(presence)
         if presence.controller in self._controllers or len(self._controllers) < CONTROLLERS_MAX:
             self._controllers[presence.controller] = presence
+
+    def _twin(self, presence: ControllerPresence) -> None:
+        self._counts["twins"] += 1
+        now = self._clock.monotonic()
+        if now - self._twin_told_at >= TWIN_AGAIN_S:
+            self._twin_told_at = now
+            log.error(
+                "another controller runs with the id %s: the broker lets only one of them be connected, and they end "
+                "each other's connection again and again; give each an id of its own (cloud.controller)",
+                presence.controller,
+            )
 
     def controllers(self) -> list[ControllerPresence]:
         """The controllers that were heard of, by id."""

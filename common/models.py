@@ -187,12 +187,18 @@ class NodeBirth(msgspec.Struct, omit_defaults=True):
 
 
 class ControllerPresence(msgspec.Struct, omit_defaults=True):
-    """Retained presence of a cloud controller (P3.4)."""
+    """Retained presence of a cloud controller (P3.4).
+
+    ``standby``: it takes nothing of the uplink while another one does (P7.2). ``instance`` tells two processes apart
+    that were given one id.
+    """
 
     controller: str
     online: bool
     version: Short = ""
     time: Short = ""
+    standby: bool = False
+    instance: Short = ""
 
 
 class NodeStatus(msgspec.Struct, omit_defaults=True):

@@ -224,8 +224,9 @@ class Agent:
         elif kind in (RULE, RULEENDPOINT):
             self.downlink.take(message)
         elif isinstance(content, ControllerPresence):
-            if self.uplink.controller(content.controller, content.online):
-                log.info("controller %s is %s", content.controller, "online" if content.online else "offline")
+            if self.uplink.controller(content.controller, content.online and not content.standby):
+                state = "standing by" if content.standby else "online" if content.online else "offline"
+                log.info("controller %s is %s", content.controller, state)
                 self._report.set()
         else:
             log.warning("message %s of type %s ignored: unknown here", operation, kind)

@@ -100,7 +100,9 @@ class Uplink:
         self._send_again()
 
     def controller(self, name: str, online: bool) -> bool:
-        """A controller came or went; False if that was known. With none, one message probes, not the window (P5.4)."""
+        """A controller that takes the uplink came or went; False if that was known. With none, one message probes, not
+        the window (P5.4). When one of several goes, what the broker had given to it is sent again.
+        """
         known = name in self._controllers
         fresh = online and not known
         (self._controllers.add if online else self._controllers.discard)(name)
@@ -110,6 +112,8 @@ class Uplink:
             if len(self._controllers) == 1:
                 self._attended()
             self._pace = max(self._pace, SLOW_START)
+            self._send_again()
+        elif known and not online:
             self._send_again()
         return known is not online
 

@@ -14,11 +14,13 @@ from msgspec import Meta
 from cloud.settings.api import ApiSettings
 from cloud.settings.kubernetes import KubernetesSettings
 from cloud.settings.queues import QueueSettings
+from cloud.settings.sharing import SharingSettings
 from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
 __all__ = [
-    "ApiSettings", "CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "StoreSettings", "store_url",
+    "ApiSettings", "CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "SharingSettings",
+    "StoreSettings", "store_url",
 ]  # fmt: skip
 
 
@@ -41,6 +43,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queues: QueueSettings = QueueSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
     api: ApiSettings = ApiSettings()
+    sharing: SharingSettings = SharingSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):

@@ -98,29 +98,30 @@ def judge(row: Mapping[str, Any], held: Mapping[Epoch, Held], past: Collection[E
     if epoch.n < row["epoch_n"]:
         late = claim.retained or (own is not None and claim.birth.session <= own.session)
         return _OLD if late else Verdict(Sight.ASTRAY)
-    if own is not None and not claim.retained and own.session < claim.birth.session:
+    # Also one that another controller has taken already: each has heard other messages of the epoch before it.
+    if own is not None and not claim.retained and own.session <= claim.birth.session:
         following = claim.birth.next_sequence
-        if 0 < following <= claim.received:
-            if not _said_again(row["claim"], claim.birth):
+        highest = min(claim.received, own.progress.highest)  # after a node replace less is known than was received
+        if 0 < following <= highest:
+            before = said_before(row["claim"], claim.birth)
+            if before is None or before.time == claim.birth.time:
                 return Verdict(Sight.ASTRAY)
-            text = f"epoch {epoch} is known up to message {claim.received}, but its agent goes on from {following}"
-            return _doubt(epoch, text, following, claim.received)
+            text = f"epoch {epoch} is known up to message {highest}, but its agent goes on from {following}"
+            return _doubt(epoch, text, following, highest)
     known = (row["epoch_n"], row["session"], not row["online"])
     if row["epoch_n"] and (epoch.n, claim.birth.session, False) < known:
         return _OLD
     return _GOOD
 
 
-def _said_again(before: str, birth: NodeBirth) -> bool:
-    """True when the birth that was heard last (JSON) and was not taken was the same one, said at another time.
+def said_before(claim: str, birth: NodeBirth) -> NodeBirth | None:
+    """Return the birth that was heard last and not taken (JSON), if it is of the same session as ``birth``.
 
     An agent says its birth again seconds after a connect. One that is set back still says a next sequence below what is
     known; of an agent whose birth was only late, what it says again tells of the messages that had overtaken it.
     """
-    if not before:
-        return False
-    last = msgspec.json.decode(before, type=NodeBirth)
-    return (last.epoch, last.session) == (birth.epoch, birth.session) and last.time != birth.time
+    last = msgspec.json.decode(claim, type=NodeBirth) if claim else None
+    return last if last and (last.epoch, last.session) == (birth.epoch, birth.session) else None
 
 
 def other_name(

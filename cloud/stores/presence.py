@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from cloud.progress import Progress
-from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge
+from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge, said_before
 from cloud.stores.losses import Loss, cloud_lost, restored_copy
 from cloud.stores.rings import saturating
 from cloud.stores.tables import DOUBTFUL, NORMAL, nodes, progress, retired
@@ -83,7 +83,7 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
             return Taken(False)
         return Taken(False, [doubt(conn, dialect_insert, birth.node, claim.epoch, verdict, at, birth.session)])
     values = _values(birth, claim.epoch, at, was_online=row["online"] if row["epoch_n"] else None)
-    if not claim.retained:
+    if not claim.retained and said_before(row["claim"], birth) is None:  # else another controller knows more of it
         values["claim"] = ""  # who is in doubt is not the one that was heard last
     values["born_n"] = max(row["born_n"], claim.epoch.n)  # never lower, also when another chain was taken
     conn.execute(_SET_NODE, {"of": birth.node, **values})

@@ -127,7 +127,7 @@ class Rings:
         bound = self._settings.ring_rule_max
         touched = Counter((sample.namespace, sample.result.rule_id) for sample in samples)
         self._added.update(touched)
-        due = [rule for rule in touched if self._added[rule] > bound // 10]
+        due = [rule for rule in sorted(touched) if self._added[rule] > bound // 10]  # in one order, as rows are locked
         if due:
             conn.execute(self._trim_rule, [{"of_namespace": rule[0], "of_rule": rule[1]} for rule in due])
             for rule in due:
@@ -189,10 +189,15 @@ def _trim_each(table: Table, name: str, order: Sequence[Any], of: Sequence[str],
 
 
 def _errors_trim(bound: int) -> Delete:
-    """Return the statement that keeps the ``bound`` errors of a rule that were seen last."""
+    """Return the statement that keeps the ``bound`` errors of a rule that were seen last.
+
+    What another controller is about to touch is left alone: it is among the last ones, and to wait for it with rows of
+    our own locked, while it trims the same rule, would be a deadlock.
+    """
     of_rule = [errors.c[bind.removeprefix("of_")] == bindparam(bind) for bind in _RULE_BINDS]
-    keep = select(errors.c.digest).where(*of_rule).order_by(errors.c.last_at.desc(), errors.c.digest).limit(bound)
-    return delete(errors).where(*of_rule, errors.c.digest.not_in(keep))
+    order = (errors.c.last_at.desc(), errors.c.digest)
+    older = select(errors.c.digest).where(*of_rule).order_by(*order).offset(bound).with_for_update(skip_locked=True)
+    return delete(errors).where(*of_rule, errors.c.digest.in_(older))
 
 
 def _errors_upsert(dialect_insert: Any) -> Any:

@@ -41,7 +41,7 @@ from cloud.stores.reads import SqlReads, storage_errors
 from cloud.stores.replacing import replace_node
 from cloud.stores.rings import Rings
 from cloud.stores.tables import SCHEMA_VERSION, nodes
-from cloud.stores.writes import Statements, StatusCommit
+from cloud.stores.writes import Statements, StatusCommit, lock_nodes
 from common.errors import ControlError, StorageError
 from common.faults import Fault, no_fault
 from common.metrics import Histogram
@@ -262,7 +262,10 @@ class SqlStore(SqlReads):
         done: _Done = []
         began = time.monotonic()
         with self._writing() as conn:
-            for op in by_kind[_Presence]:
+            births: list[_Presence] = sorted(by_kind[_Presence], key=lambda op: op.birth.node)  # one node's in order
+            if conn.dialect.name == "postgresql":
+                lock_nodes(conn, _nodes_of(births, by_kind[_Report], by_kind[_Letter]), _nodes_in(by_kind[_Batch]))
+            for op in births:
                 done.append((op, self._presence(conn, op)))
             batches: list[_Batch] = by_kind[_Batch]
             if any(batch.messages for batch in batches):
@@ -335,6 +338,15 @@ def _done(conn: Connection, op: _Task) -> Any:
         return op.work(conn)
     except ControlError as exc:  # it looked before it changed anything: the others of the group are not touched
         return exc
+
+
+def _nodes_of(births: list[_Presence], reports: list[_Report], letters: list[_Letter]) -> set[str]:
+    found = {op.birth.node for op in births} | {op.node for op in reports}
+    return found | {op.letter.node for op in letters if op.letter.node}
+
+
+def _nodes_in(batches: list[_Batch]) -> set[str]:
+    return {message.node for batch in batches for message in batch.messages}
 
 
 def _write_report(conn: Connection, op: _Report) -> None:

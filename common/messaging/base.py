@@ -84,6 +84,11 @@ class Link(Protocol):
         """Most bytes that a payload may have here (the broker's MaximumPacketSize less the topic, or the default)."""
         ...
 
+    @property
+    def shares(self) -> bool | None:
+        """Whether the broker has shared subscriptions; None on version 3.1.1 and before a connect: it does not say."""
+        ...
+
     def publish(
         self,
         topic: str,

@@ -31,7 +31,10 @@ class Session(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What the CONNACK says; ``code`` 0 is yes. Limits are 0 when the broker states none."""
+    """What the CONNACK says; ``code`` 0 is yes. Limits are 0 when the broker states none.
+
+    ``shares``: the broker has shared subscriptions; version 5 tells, 3.1.1 knows nothing of them and so not either.
+    """
 
     code: int
     text: str = ""
@@ -39,6 +42,7 @@ class Accepted(NamedTuple):
     packet_bytes_max: int = 0
     session_present: bool = False
     keepalive_s: int = 0
+    shares: bool = False
 
 
 class Receiver(Protocol):

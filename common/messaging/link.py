@@ -85,6 +85,7 @@ class ReconnectingLink(ABC):
         self._generation = 0
         self._begun_at = 0.0
         self._packet_bytes_max = 0
+        self._shares: bool | None = None
         self._last_failure = ""
         self._stopping = False
         self._counts = dict.fromkeys((*COUNTERS, *outbox.COUNTERS), 0)
@@ -108,6 +109,10 @@ class ReconnectingLink(ABC):
     @property
     def payload_bytes_max(self) -> int:
         return payload_bytes_max(self._packet_bytes_max)
+
+    @property
+    def shares(self) -> bool | None:
+        return self._shares
 
     def publish(
         self,
@@ -231,6 +236,7 @@ class ReconnectingLink(ABC):
         limit = self._settings.window_messages
         self._outbox.begin(connection, min(limit, accepted.receive_maximum or limit))
         self._packet_bytes_max = accepted.packet_bytes_max
+        self._shares = accepted.shares if connection.version == wire.V5 else None
         self._subscriptions.begin(connection.subscribe, connection.unsubscribe, accepted.session_present)
         if self._subscriptions.complete:
             self._establish()

@@ -1,7 +1,8 @@
 """A broker inside the process: MemoryHub, its MemoryLink, and the message layer over it.
 
 For tests and simulations that need control, and for edge and cloud in one process. It keeps the contract of ``Link``:
-retained messages, wills, filters, the reason code for nobody listening. Nothing of it survives the process.
+retained messages, wills, filters, shared ones too, the reason code for nobody listening. Nothing of it survives the
+process.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class MemoryHub:
     def __init__(self) -> None:
         self.available = True
         self._links: list[MemoryLink] = []
+        self._turn = 0  # whose turn it is in the groups of shared subscriptions
         self._retained: dict[str, bytes] = {}
 
     def link(self, client_id: str, *, will: Callable[[], Will | None] = lambda: None) -> MemoryLink:
@@ -58,6 +60,12 @@ class MemoryHub:
             else:
                 self._retained.pop(inbound.topic, None)
         takers = [link for link in self._links if link.wants(inbound.topic)]
+        groups: dict[str, list[MemoryLink]] = {}
+        for link in self._links:
+            for group in link.groups(inbound.topic):
+                groups.setdefault(group, []).append(link)
+        self._turn += 1
+        takers += [members[self._turn % len(members)] for members in groups.values()]
         for link in takers:
             link.deliver(Inbound(inbound.topic, inbound.payload, inbound.qos, properties=inbound.properties))
         return PUBLISHED if takers else NOBODY_LISTENS
@@ -98,6 +106,10 @@ class MemoryLink:
     @property
     def payload_bytes_max(self) -> int:
         return PAYLOAD_BYTES_MAX
+
+    @property
+    def shares(self) -> bool | None:
+        return True
 
     def publish(
         self,
@@ -153,6 +165,11 @@ class MemoryLink:
     def wants(self, topic: str) -> bool:
         """True when a packet of this topic is for this link."""
         return self._connected and any(matches(name, topic) for name in self._filters)
+
+    def groups(self, topic: str) -> set[str]:
+        """The groups of which this link is a member, and in which one gets a packet of this topic."""
+        shared = (name.split("/", 2)[1:] for name in self._filters if self._connected and name.startswith("$share/"))
+        return {group for group, name in shared if matches(name, topic)}
 
     def deliver(self, inbound: Inbound) -> None:
         """Pass a packet on in a later turn of the loop, unless the connection ends before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any, Literal
 
 import msgspec
@@ -30,10 +31,20 @@ from common.messaging.replies import Replies
 log = logging.getLogger(__name__)
 
 RECEIVE_QUEUE_MAX = 10_000
+GROUP = "fieldpost"  # of the controllers' shared subscriptions
+PROBE_S = 2.0  # after which a message that did not come back through a shared subscription never will
 _SHARED_OPERATIONS = (INSERT, UPDATE, PATCH, DELETE, QUERY, UPLOAD)  # any controller may do these (P7.2)
 _PLAIN_OPERATIONS = (RESPONSE, ERROR)  # only the one that asked
 
 Side = Literal["edge", "cloud"]
+
+
+class UplinkPart(Enum):
+    """What a controller takes of the messages that go up; presence, replies and errors it takes in any case (P7.2)."""
+
+    ALL = "all"
+    SHARED = "shared"  # with the other members of its group, by the broker's shared subscriptions
+    NOTHING = "nothing"  # another controller takes them
 
 
 class MqttLayer(MessageLayer):
@@ -43,7 +54,7 @@ class MqttLayer(MessageLayer):
     ``side``: the edge speaks upward for ``node``, the cloud downward to the node of each message's resource; ``codec``
     of what is sent; ``source`` and ``group`` of replies; ``content_types`` by resource type (default: any value);
     ``on_refused`` gets what cannot become a message; ``receive_queue_max`` messages wait for ``receive``, further ones
-    are discarded and counted (P5.5); ``shared_group`` lets several controllers share what any of them can do (P7.2).
+    are discarded and counted (P5.5); ``uplink`` is what a controller takes at the beginning.
     """
 
     def __init__(
@@ -59,7 +70,7 @@ class MqttLayer(MessageLayer):
         content_types: Mapping[str, Any] | None = None,
         on_refused: Callable[[Refused], None] = lambda refused: None,
         receive_queue_max: int = RECEIVE_QUEUE_MAX,
-        shared_group: str | None = None,
+        uplink: UplinkPart = UplinkPart.ALL,
     ) -> None:
         self.link = link
         self._root, self._side, self._node = topics.check_root(root), side, node
@@ -69,8 +80,45 @@ class MqttLayer(MessageLayer):
         self._queue: asyncio.Queue[Message[Any]] = asyncio.Queue(receive_queue_max)
         self._replies = Replies()
         self._counts = dict.fromkeys(("sent", "received", "refused", "overflowed", "callback_errors"), 0)
+        self._uplink = uplink
+        self._probe: tuple[str, asyncio.Future[None]] | None = None  # a topic, and that something came on it
         link.on_message = self._take
-        link.subscribe([Subscription(name) for name in _filters(root, side, node, shared_group)])
+        self._subscribe()
+
+    @property
+    def uplink(self) -> UplinkPart:
+        """What this controller takes now."""
+        return self._uplink
+
+    def take_uplink(self, uplink: UplinkPart) -> None:
+        """Take this part from now on, and after each connect."""
+        self._uplink = uplink
+        self._subscribe()
+
+    async def probe_shares(self, topic: str, timeout: float = PROBE_S) -> bool:
+        """True when the broker has shared subscriptions. Version 5 says it; of 3.1.1 a message on ``topic`` tells.
+
+        Some brokers of version 3.1.1 have them, others grant them and deliver nothing. Raises NotConnectedError.
+        """
+        if self.link.shares is not None:
+            return self.link.shares
+        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probe = (topic, came)
+        self._subscribe(f"$share/{GROUP}-probe/{topic}")
+        try:
+            async with asyncio.timeout(timeout):
+                self.link.publish(topic, b"probe")
+                await came
+        except TimeoutError:
+            return False
+        finally:
+            self._probe = None
+            self._subscribe()
+        return True
+
+    def _subscribe(self, *more: str) -> None:
+        names = [*_filters(self._root, self._side, self._node, self._uplink), *more]
+        self.link.subscribe([Subscription(name) for name in names])
 
     async def start(self) -> None:
         await self.link.start()
@@ -146,6 +194,10 @@ class MqttLayer(MessageLayer):
         )
 
     def _take(self, inbound: Inbound) -> None:
+        if self._probe is not None and inbound.topic == self._probe[0]:
+            if not self._probe[1].done():
+                self._probe[1].set_result(None)
+            return
         message = self._reader.read(inbound.topic, inbound.payload, inbound.retain)
         if message is None:
             return
@@ -172,13 +224,15 @@ class MqttLayer(MessageLayer):
             log.exception("on_refused failed for %s", refused.topic)
 
 
-def _filters(root: str, side: Side, node: str, shared_group: str | None) -> list[str]:
+def _filters(root: str, side: Side, node: str, uplink: UplinkPart = UplinkPart.ALL) -> list[str]:
     presence = f"{root}/{topics.PRESENCE}"
     if side == "edge":
         return [f"{root}/{topics.DOWN}/{node}/#", f"{presence}/{topics.CLOUD}/+"]
     filters = [f"{presence}/+", f"{presence}/{topics.CLOUD}/+"]
     up = f"{root}/{topics.UP}/+"
-    if shared_group is None:
+    if uplink is UplinkPart.ALL:
         return [*filters, f"{up}/#"]
     filters += [f"{up}/+/{operation}/#" for operation in _PLAIN_OPERATIONS]
-    return [*filters, *(f"$share/{shared_group}/{up}/+/{operation}/#" for operation in _SHARED_OPERATIONS)]
+    if uplink is UplinkPart.SHARED:
+        filters += [f"$share/{GROUP}/{up}/+/{operation}/#" for operation in _SHARED_OPERATIONS]
+    return filters

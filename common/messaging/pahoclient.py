@@ -202,6 +202,7 @@ class PahoConnection(Connection):
                     getattr(properties, "ReceiveMaximum", 0),
                     getattr(properties, "MaximumPacketSize", 0),
                     flags.session_present,
+                    shares=self.version == V5 and getattr(properties, "SharedSubscriptionAvailable", 1) == 1,
                 )
             )
 

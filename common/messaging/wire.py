@@ -35,7 +35,7 @@ OVERSIZE = 0x100  # set in the first byte of a PUBLISH of which only the head wa
 _HEAD_BYTES = 2 + TEXT_BYTES_MAX + 2  # topic and packet id of a PUBLISH: enough to acknowledge it
 
 _UTF8, _CONTENT_TYPE, _USER = 0x01, 0x03, 0x26
-_SERVER_KEEPALIVE, _REASON, _RECEIVE_MAXIMUM, _PACKET_MAXIMUM = 0x13, 0x1F, 0x21, 0x27
+_SERVER_KEEPALIVE, _REASON, _RECEIVE_MAXIMUM, _PACKET_MAXIMUM, _SHARES = 0x13, 0x1F, 0x21, 0x27, 0x2A
 _TEXT, _PAIR, _VARINT = 0, -1, -2
 _KINDS = {  # property -> bytes of its number, or what kind of value it has [2.2.2.2]; binary data is skipped like text
     0x01: 1, 0x02: 4, 0x03: _TEXT, 0x08: _TEXT, 0x09: _TEXT, 0x0B: _VARINT, 0x11: 4, 0x12: _TEXT, 0x13: 2,
@@ -329,6 +329,7 @@ def read_connack(body: bytes, version: int) -> Accepted:
         found.get(_PACKET_MAXIMUM, 0),
         bool(body[0] & 1),
         found.get(_SERVER_KEEPALIVE, 0),
+        found.get(_SHARES, 1) == 1,
     )
 
 

@@ -181,7 +181,23 @@ async def test_a_spool_set_back_within_its_epoch(tmp_path: Path) -> None:
         assert (await store.commit([status(5, of=epoch(7))])).refused[0].reason == "conflict"
         await store.replace("edge-1", AT)
         assert (await store.commit([status(5, of=epoch(7))])).new == 1
-        assert await take(store, again, received=4)
+        again = born(epoch(7), session=2, next_sequence=6, time="t3")
+        assert await take(store, again, received=9), "what was heard before the person decided proves nothing any more"
+
+
+async def test_each_controllers_own_evidence_counts(tmp_path: Path) -> None:
+    """P5.8: of several controllers one may have heard what proves the conflict; that another one was first to take the
+    birth hides nothing.
+    """
+    async with open_store(tmp_path) as store:
+        await take(store, born(epoch(7)))
+        await store.commit([status(n, of=epoch(7)) for n in range(1, 10)])
+        first, second = (born(epoch(7), session=2, next_sequence=5, time=at) for at in ("t1", "t2"))
+        assert not await take(store, first, received=8)
+        assert await take(store, first)
+        assert await take(store, second)
+        assert not await take(store, second, received=8)
+        assert "known up to message 8, but its agent goes on from 5" in await conflict(store)
 
 
 async def test_a_birth_that_is_minutes_late_is_no_conflict(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from cloud.ledger import account, fleet
 from cloud.sessions import SETTLED_S
 from cloud.stores.base import Counted, LossSum, NodeRow
+from cloud.stores.leases import acquire
 from common.clock import ManualClock
 from common.control import call
 from common.errors import ControlError, StorageError
@@ -312,6 +313,21 @@ async def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> Non
             assert (letter.id, letter.times) == (3, 1)
             assert await store.presence(birth(2, session=2), epoch(2), AT)
             assert not await store.presence(birth(2, session=2), epoch(2, tail=1), AT)
+
+
+@pytest.mark.sqlite
+async def test_a_store_of_version_2_is_brought_up_to_date(tmp_path: Path) -> None:
+    """The tables that came with version 3 are made; what was there stays as it is."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(1)])
+    with sqlite3.connect(tmp_path / "cloud.db") as conn:
+        for table in ("objects", "assignments", "changes", "deliveries", "leases"):
+            conn.execute(f"DROP TABLE {table}")
+        conn.execute("UPDATE fieldpost_schema SET version = 2")
+    conn.close()
+    async with open_store(tmp_path) as store:
+        assert await store.write(lambda conn: acquire(conn, "uplink", "cloud-1", 5))
+        assert (await store.commit([status(1), status(2)])).new == 1
 
 
 @pytest.mark.sqlite

@@ -198,6 +198,7 @@ async def test_an_epoch_below_the_named_and_confirmed_is_retired(tmp_path: Path)
         assert await totals(store) == (4, 0)
 
 
+@pytest.mark.sqlite  # hundreds of births; what it looks for is in our own judgement
 async def test_a_stuck_message_does_not_keep_later_epochs_open(tmp_path: Path) -> None:
     """R1.7, P5.7: a message stays stuck in an old epoch, and more agent starts follow than epochs may be open: each
     other message counts once, and what was confirmed is retired, epoch by epoch.

@@ -69,8 +69,9 @@ def test_answers_of_a_broker() -> None:
     assert wire.read_connack(bytes.fromhex("00 05"), 4).text == "Not authorized"
     assert wire.read_connack(bytes.fromhex("00 77"), 4).code >= 0x80
     full = bytes.fromhex("00 00 0e 21 0014 27 00004e20 13 003c 22 000a")
-    assert wire.read_connack(full, 5) == Accepted(0, "Success", 20, 20_000, False, 60)
-    assert wire.read_connack(bytes.fromhex("00 87 05 1f 0002 6e6f"), 5) == Accepted(0x87, "no")
+    assert wire.read_connack(full, 5) == Accepted(0, "Success", 20, 20_000, False, 60, shares=True)
+    assert not wire.read_connack(bytes.fromhex("00 00 02 2a 00"), 5).shares
+    assert wire.read_connack(bytes.fromhex("00 87 05 1f 0002 6e6f"), 5) == Accepted(0x87, "no", shares=True)
     assert wire.read_suback(bytes.fromhex("0102 01 80"), 4) == (258, [1, 0x80])
     assert wire.read_suback(bytes.fromhex("0102 05 1f 0002 6e6f 01 80"), 5) == (258, [1, 0x80])
     assert wire.read_disconnect(b"") == "disconnected by the broker"

@@ -55,7 +55,10 @@ class Controller:
     def start(self) -> None:
         """Start with nothing but the store."""
         self.link = SimLink(
-            self._broker, NAME, _filters(ROOT, "cloud", "", None), lambda: Will(_TOPIC, _presence(online=False))
+            self._broker,
+            NAME,
+            _filters(ROOT, "cloud", ""),
+            lambda: Will(_TOPIC, _presence(online=False)),
         )
         self.link.on_connect = lambda: self.link.publish(_TOPIC, _presence(online=True), retain=True)
         self.link.on_message = self._take

@@ -86,7 +86,7 @@ class Node:
         )
         self.status = Status(self.spool, codec=self.codec, clock=self._clock)
         self.presence = self.presence_class(ROOT, self.name, self.spool, dict, clock=self._clock)
-        self.link = SimLink(self._broker, self.name, _filters(ROOT, "edge", self.name, None), self.presence.will)
+        self.link = SimLink(self._broker, self.name, _filters(ROOT, "edge", self.name), self.presence.will)
         self.uplink = self.uplink_class(
             self.link,
             self.spool.confirm,

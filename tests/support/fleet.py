@@ -187,7 +187,9 @@ class Node:
             self.uplink.confirmed(msgspec.convert(content, Confirmation))
         elif told == (ERROR, RULESTATUS):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
-        elif isinstance(content, ControllerPresence) and self.uplink.controller(content.controller, content.online):
+        elif isinstance(content, ControllerPresence) and self.uplink.controller(
+            content.controller, content.online and not content.standby
+        ):
             self._due.set()
 
     async def _report(self) -> None:

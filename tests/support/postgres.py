@@ -6,6 +6,7 @@ URL to use instead; its user must be allowed to create databases, and tests that
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -28,6 +29,8 @@ from tests.support.wait import free_port
 NO_POSTGRES = "PostgreSQL is not installed: apt-get install postgresql, or name a server in FIELDPOST_TEST_POSTGRES"
 URL_VARIABLE = "FIELDPOST_TEST_POSTGRES"
 START_TIMEOUT_S = 30.0
+CHUNK_BYTES = 65536
+COMMIT = b"COMMIT\x00"  # as it stands on the wire; BEGIN says READ COMMITTED
 _CONFIG = """
 unix_socket_directories = ''
 listen_addresses = '127.0.0.1'
@@ -223,3 +226,65 @@ def own_server(**options: Any) -> Iterator[Postgres]:
             yield started
         finally:
             started.stop()
+
+
+class CommitCutter:
+    """A TCP proxy to a server that can lose the answer to a COMMIT: ``cut`` of them reach the server, and no answer
+    comes back but the end of the connection.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port, self.port = port, free_port()
+        self.cut = self.lost = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> CommitCutter:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, out = await asyncio.open_connection("127.0.0.1", self._server_port)
+        back = asyncio.create_task(_forward(there, writer))
+        try:
+            while chunk := await reader.read(CHUNK_BYTES):
+                cutting = self.cut > 0 and COMMIT in chunk
+                if cutting:
+                    self.cut -= 1
+                    back.cancel()
+                    await asyncio.wait({back})
+                out.write(chunk)
+                await out.drain()
+                if cutting:
+                    await there.read(1)  # it has committed
+                    self.lost += 1
+                    return
+        except ConnectionError:
+            return  # one side has gone, and with it this connection
+        finally:
+            back.cancel()
+            writer.close()
+            out.close()
+
+
+async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(CHUNK_BYTES):
+            writer.write(chunk)
+            await writer.drain()
+    except ConnectionError:
+        return
+    finally:
+        writer.close()
