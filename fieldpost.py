@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from common.cli.asking import DataDir, ask, reach_elsewhere, run_until_interrupt, socket_of
+from common.cli import applying
+from common.cli.asking import DataDir, reach_elsewhere, run_until_interrupt, socket_of
 from common.cli.chains import chain
 from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
@@ -46,8 +47,9 @@ app.command()(tap)
 app.command()(top)
 app.command()(send)
 app.command()(doctor)
-node_commands = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(node_commands, name="node")
+app.add_typer(applying.node, name="node")
+for verb in (applying.apply, applying.delete, applying.describe, applying.disable, applying.enable):
+    app.command()(verb)
 
 FIRST_RESULTS = 10  # that `up` prints one by one
 SUMMARY_S = 10.0  # between its later lines
@@ -117,16 +119,6 @@ def version() -> None:
     from common.version import VERSION
 
     print(f"fieldpost {VERSION}")
-
-
-# -- looking -----------------------------------------------------------------------------------------------------------
-
-
-@node_commands.command("replace")
-def node_replace(node: Annotated[str, typer.Argument(help="Node id.")], data_dir: DataDir = "") -> None:
-    """End a conflict: the agent heard last is the node, others are given up. Example: fieldpost node replace gw-7"""
-    found: Any = ask(data_dir, "node.replace", node=node)
-    print(f"{found['node']} goes on with epoch {found['epoch']}")
 
 
 # -- up ----------------------------------------------------------------------------------------------------------------

@@ -12,10 +12,12 @@ import msgspec
 from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
 from cloud.deadletters import DeadLetters
+from cloud.downstream import DownstreamController
 from cloud.handlers import CONTENT_TYPES, Handlers
 from cloud.ledger import Ledger
 from cloud.metering import Metering
 from cloud.operations import Operations
+from cloud.operations_rules import RuleOperations
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
 from cloud.settings import Settings, store_url
@@ -60,7 +62,7 @@ class Controller:
 
     Arguments: ``settings``; ``clock``; ``make_link`` gives the connection (a hub's link in tests); ``store`` another
     store than the one of the settings; ``fault`` is called at the cloud's named fault points. What it owns can be
-    looked at: ``store``, ``sessions``, ``upstream``, ``layer``.
+    looked at: ``store``, ``sessions``, ``upstream``, ``downstream``, ``layer``.
     """
 
     def __init__(
@@ -100,16 +102,19 @@ class Controller:
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics
         )
+        self.downstream = DownstreamController(self.layer, self.store, self._clock)
         self._handlers = Handlers(
-            self.layer, self.store, self.sessions, self._refusals, self._clock, self._operations.committed, fault
-        )
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream,
+            self._operations.committed, fault,
+        )  # fmt: skip
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
         self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
         self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
-        operations = self._operations.table() | {"ready": self._ready}
+        rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s)
+        operations = self._operations.table() | rules.table() | {"ready": self._ready}
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
         self.api = self._make_api(operations) if cloud.api.enabled else None
         self._tasks = Tasks("controller")
@@ -128,6 +133,8 @@ class Controller:
                 await part.start()
                 self._undo.append(part.stop)
             self._undo.append(self._health.stop)
+            self.downstream.start()
+            self._undo.append(self.downstream.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             await self.layer.start()
@@ -208,6 +215,7 @@ class Controller:
             "link": dict(self._link.statistics()),
             "layer": dict(self.layer.statistics()),
             "upstream": self.upstream.statistics(),
+            "downstream": self.downstream.statistics(),
             "handlers": self._handlers.statistics(),
             "refusals": self._refusals.statistics(),
             "dead_letters": self._letters.statistics(),

@@ -7,15 +7,24 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions, is_retained
-from cloud.stores.base import CONFLICT, NOT_STORED, CommitOutcome, Confirmed, RefusedStatus, StatusMessage, Store
+from cloud.stores.base import (
+    CONFLICT,
+    NOT_STORED,
+    RETIRED,
+    CommitOutcome,
+    Confirmed,
+    RefusedStatus,
+    StatusMessage,
+    Store,
+)
 from common.clock import Clock
 from common.errors import RefusedError, TransportError
 from common.faults import Fault, no_fault
-from common.message import EDGECONTROLLER, RESOURCE_GROUP, RESPONSE, Message, new
+from common.message import EDGECONTROLLER, ERROR, RESOURCE_GROUP, RESPONSE, Message, new
 from common.messaging.base import MessageLayer
 from common.models import (
     Confirmation,
@@ -24,9 +33,21 @@ from common.models import (
     LossRecord,
     NodeBirth,
     NodeStatus,
+    Refusal,
     parse_version,
 )
-from common.resource import LOSSRECORD, NODE, NODESTATUS, RULESTATUS, build_resource, is_label, is_name
+from common.resource import (
+    LOSSRECORD,
+    NODE,
+    NODESTATUS,
+    RULE,
+    RULEENDPOINT,
+    RULESTATUS,
+    build_resource,
+    is_label,
+    is_name,
+)
+from common.rulesync import SyncedObject
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +115,22 @@ def _check_results(results: list[ExecResult], namespace: str, name: str) -> None
             raise RefusedError("invalid_resource", f"rule name {rule!r} is not a DNS subdomain")
 
 
+class Downstream(Protocol):
+    """What handlers tell the half that sends rules down (P7.2)."""
+
+    def heard(self, node: str, rules_version: str, *, born: bool) -> None:
+        """A node said which rules it has, as a hash; ``born`` with its birth."""
+        ...
+
+    async def take_replies(self, messages: Sequence[Message[Any]]) -> None:
+        """Nodes answered to rules, endpoints or queries. Raises StorageError or QueueFullError."""
+        ...
+
+    async def wanted_of(self, node: str) -> list[SyncedObject]:
+        """The rules and endpoints that a node is to have."""
+        ...
+
+
 class Handlers:
     """The handlers and what they share. ``on_committed`` is called after each commit that counted something;
     ``fault`` at the point ``confirming``.
@@ -106,11 +143,12 @@ class Handlers:
         sessions: Sessions,
         refusals: Refusals,
         clock: Clock,
+        downstream: Downstream,
         on_committed: Callable[[CommitOutcome], None] = lambda outcome: None,
         fault: Fault = no_fault,
     ) -> None:
         self.layer, self.store, self.sessions, self.refusals, self.clock = layer, store, sessions, refusals, clock
-        self._on_committed, self._fault = on_committed, fault
+        self._downstream, self._on_committed, self._fault = downstream, on_committed, fault
         self._counts: Counter[str] = Counter()
 
     async def update_rule_status(self, messages: Sequence[Message[Any]]) -> None:
@@ -171,9 +209,12 @@ class Handlers:
             if birth.node != node:
                 raise RefusedError("route_mismatch", f"body says node {birth.node!r}, topic {node!r}")
             before = message.header.resourceversion
-            await self.sessions.take(birth, retained=is_retained(message), before=before)
+            taken = await self.sessions.take(birth, retained=is_retained(message), before=before)
         except RefusedError as exc:
-            self.refusals.message(message, exc)
+            self.refusals.message(message, exc, keep=exc.reason != RETIRED)
+            return
+        if taken and birth.online and not is_retained(message):  # what a broker kept is old: its nodestatus tells more
+            self._downstream.heard(node, birth.rules_version, born=True)
 
     async def update_node_status(self, messages: Sequence[Message[Any]]) -> None:
         """The agents' own statistics (P7.2)."""
@@ -184,7 +225,12 @@ class Handlers:
         if not node or not isinstance(message.content, NodeStatus):
             self.refusals.message(message, RefusedError("undecodable", "content is not a node's status"))
             return
-        await self.sessions.report(node, message.content, message.header.timestamp / 1000)
+        try:
+            await self.sessions.report(node, message.content, message.header.timestamp / 1000)
+        except RefusedError as exc:
+            self.refusals.message(message, exc, keep=False)
+            return
+        self._downstream.heard(node, message.content.rules_version, born=False)
 
     async def update_controller(self, messages: Sequence[Message[Any]]) -> None:
         """What controllers, this one too, say of themselves (P3.4)."""
@@ -193,11 +239,32 @@ class Handlers:
                 self.sessions.controller(message.content, retained=is_retained(message))
 
     async def take_reply(self, messages: Sequence[Message[Any]]) -> None:
-        """Replies that nobody waits for (the layer resolves waiters itself, P7.3): counted by operation and type."""
+        """Replies that nobody waits for (the layer resolves waiters itself, P7.3): those about rules go to the store,
+        others are counted by operation and type.
+        """
+        rules = []
         for message in messages:
             resource = message.parsed_resource()
+            if resource.type in (RULE, RULEENDPOINT):
+                rules.append(message)
+                continue
             self._counts[f"unasked_{message.route.operation}"] += 1
             log.debug("%s of %s on %s/%s", message.route.operation, resource.node, resource.type, resource.name)
+        if rules:
+            await self._downstream.take_replies(rules)
+
+    async def query_rules(self, messages: Sequence[Message[Any]]) -> None:
+        """A node asks what it is to have, and gets the list (P6.6)."""
+        for message in messages:
+            wanted = await self._downstream.wanted_of(message.parsed_resource().node)
+            try:
+                try:
+                    await self.layer.respond(message, wanted)
+                except RefusedError as exc:  # longer than a message may be
+                    await self.layer.respond(message, Refusal(exc.reason, exc.detail), operation=ERROR)
+                self._counts["queries"] += 1
+            except (TransportError, RefusedError) as exc:
+                log.debug("a query of %s was not answered: %s", message.route.resource, exc)
 
     def statistics(self) -> dict[str, int]:
         """Counters by name."""

@@ -18,9 +18,9 @@ import msgspec
 from cloud.handlers import Handlers
 from cloud.settings import QueueSettings
 from common.errors import ConfigError, QueueFullError, RefusedError, ResourceError, StorageError
-from common.message import ERROR, INSERT, PATCH, RESPONSE, UPDATE, Message
+from common.message import ERROR, INSERT, PATCH, QUERY, RESPONSE, UPDATE, Message
 from common.messaging.base import MessageLayer
-from common.resource import LOSSRECORD, NODE, NODESTATUS, RULESTATUS
+from common.resource import LOSSRECORD, NODE, NODESTATUS, RULE, RULEENDPOINT, RULESTATUS
 from common.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
         _weigh_results,
         handlers.sessions.note_message,
     )
-    replies = Route("replies", handlers.take_reply, queues.replies_max)
+    replies = Route("replies", handlers.take_reply, queues.replies_max, batch_max=SMALL_BATCH)
+    queries = Route("queries", handlers.query_rules, queues.queries_max)
     return {
         (RULESTATUS, INSERT): rulestatus,
         (RULESTATUS, UPDATE): rulestatus,
@@ -78,6 +79,8 @@ def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
             "nodestatus", handlers.update_node_status, queues.nodestatus_max, batch_max=SMALL_BATCH
         ),
         (CONTROLLER, UPDATE): Route("controller", handlers.update_controller, queues.presence_max),
+        (RULE, QUERY): queries,
+        (RULEENDPOINT, QUERY): queries,
         (ANY_TYPE, RESPONSE): replies,
         (ANY_TYPE, ERROR): replies,
     }

@@ -36,6 +36,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]{0,62})\}")
 _NODE_PATTERN = re.compile(r"[-a-z0-9*?]{1,63}")
+LABELS_MAX = 64  # of a node, and in a nodeSelector
+_LABEL_KEY = re.compile(r"(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
 def check(
@@ -84,6 +87,17 @@ def check_text(
     manifests, findings = load_manifests(text, file)
     both = findings + check(manifests, endpoint_types, unreadable=findings)
     return manifests, sorted(both, key=lambda found: (found.file, found.line))
+
+
+def check_labels(labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Everything that keeps these from being labels of a node, as Kubernetes has them: key (empty: all) and text."""
+    if len(labels) > LABELS_MAX:
+        yield "", f"{len(labels)} labels, at most {LABELS_MAX}"
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            yield key, f"label {key[:80]!r} is no [prefix/]name of letters, digits, -, _ and ."
+        elif not _LABEL_VALUE.fullmatch(value):
+            yield key, f"label {key} has the value {value[:80]!r}, expected at most 63 letters, digits, -, _ and ."
 
 
 def _duplicates(manifests: Iterable[Manifest]) -> Iterator[Finding]:
@@ -153,6 +167,8 @@ def _check_rule(
     if spec.results not in (RESULTS_SINGLE, RESULTS_SUMMARY):
         text = f"spec.results is {spec.results!r}, expected {RESULTS_SINGLE} or {RESULTS_SUMMARY}"
         yield manifest.finding("spec.results", text)
+    for label, text in check_labels(spec.node_selector):
+        yield manifest.finding(f"spec.nodeSelector.{label}".rstrip("."), text)
 
 
 def _check_chains(manifest: Manifest, rule: Rule) -> Iterator[Finding]:
@@ -227,7 +243,7 @@ def _check_repliers(rules: Rules, endpoints: Endpoints) -> Iterator[Finding]:
     for manifest, rule in rules:
         kind, namespace = _type_of(rule, "source", endpoints), rule.metadata.namespace
         resource = rule.spec.source_resource
-        nodes = resource.get("node_name", "")
+        nodes = resource.get("node_name", "") + "".join(sorted(f" {k}={v}" for k, v in rule.spec.node_selector.items()))
         if kind == REST.name:
             path = re.sub(r"\{[^{}]*\}", "{}", resource.get("path", "")).strip("/")
             methods = [m.strip().upper() for m in resource.get("method", "*").split(",")]

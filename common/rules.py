@@ -1,12 +1,14 @@
 """Rules and endpoints as KubeEdge's manifests have them, and the small grammar of durations.
 
 The models are wire-compatible with ``rules.kubeedge.io/v1``; ``chain``, ``chains``, ``enabled``, ``timeout``,
-``retry`` and ``results`` are additions (flow F4). What is allowed in them is checked by ``common.manifests``.
+``retry``, ``results`` and ``nodeSelector`` are additions (flow F4). What is allowed in them is checked by
+``common.checks``.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -53,7 +55,10 @@ class RetryPolicy(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class RuleSpec(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a rule does: ``source`` and ``target`` name RuleEndpoints of the rule's namespace."""
+    """What a rule does: ``source`` and ``target`` name RuleEndpoints of the rule's namespace.
+
+    ``node_selector`` are labels that a node must have; it and the source's ``node_name`` must both agree (P6.2).
+    """
 
     source: str
     target: str
@@ -65,6 +70,7 @@ class RuleSpec(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     timeout: str = "10s"
     retry: RetryPolicy = RetryPolicy()
     results: str = RESULTS_SINGLE
+    node_selector: dict[str, str] = {}
 
     @property
     def timeout_s(self) -> float:
@@ -159,3 +165,10 @@ def node_matches(pattern: str, node: str) -> bool:
     Empty means every node.
     """
     return not pattern or any(fnmatchcase(node, part.strip()) for part in pattern.split(","))
+
+
+def selects(spec: RuleSpec, node: str, labels: Mapping[str, str]) -> bool:
+    """True when a rule is for ``node``: by the source's ``node_name`` and by the labels of ``nodeSelector`` (P6.2)."""
+    return node_matches(spec.source_resource.get("node_name", ""), node) and all(
+        labels.get(key) == value for key, value in spec.node_selector.items()
+    )

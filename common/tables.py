@@ -51,6 +51,28 @@ def _losses(row: dict[str, Any]) -> str:
     return ", ".join(told) or "-"
 
 
+def _version(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row.get(name) or "-")
+
+
+def _on_nodes(row: dict[str, Any]) -> str:
+    """``3/4``: on so many of the nodes that it is for it runs as wanted; ``-`` for a rule of nodes' own layers."""
+    summary = row.get("summary")
+    return f"{summary['applied']}/{summary['nodes']}" if summary else "-"
+
+
+def _not_right(row: dict[str, Any]) -> str:
+    """``1 failed, 2 stale``."""
+    summary = row.get("summary") or {}
+    told = [f"{summary[name]} {name}" for name in ("failed", "pending", "stale", "removing") if summary.get(name)]
+    return ", ".join(told) or "-"
+
+
+def plural(count: int, word: str) -> str:
+    """``1 node``, ``3 nodes``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def _said(row: dict[str, Any]) -> str:
     return " ".join(filter(None, (row.get("outcome", ""), row.get("reason", ""), row.get("detail", ""))))
 
@@ -71,6 +93,9 @@ NODES = (
 RULES = (
     Column("NAMESPACE", _field("namespace")),
     Column("RULE", _field("rule")),
+    Column("VERSION", _version("version"), True),
+    Column("NODES", _on_nodes),
+    Column("NOT RIGHT", _not_right),
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
     Column("MEAN MS", _mean, True),
@@ -85,7 +110,15 @@ RATES = (
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
 )
-RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[2:])
+RULES_WIDE = (
+    *RULES,
+    Column("ENABLED", _field("enabled")),
+    Column("SOURCE", _field("source")),
+    Column("TARGET", _field("target")),
+    Column("OWNER", _field("origin")),
+    Column("UID", _field("uid")),
+)
+RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[5:])
 RESULTS = (
     Column("TIME", _field("time"), width=24),
     Column("NODE", _field("node"), width=12),
@@ -143,6 +176,24 @@ FINDINGS = (
     Column("WHAT", _field("what")),
     Column("WHAT TO DO", _field("do")),
 )
+SHARES = (
+    Column("NODE", _field("node")),
+    Column("STATE", _field("state")),
+    Column("WANTED", _version("desired"), True),
+    Column("RUNS", _version("reported"), True),
+    Column("REFUSED", _version("refused"), True),
+    Column("SUCCESS", _field("success"), True),
+    Column("FAIL", _field("fail"), True),
+)
+ENDPOINTS = (
+    Column("NAMESPACE", _field("namespace")),
+    Column("ENDPOINT", _field("name")),
+    Column("TYPE", _field("type")),
+    Column("VERSION", _version("version"), True),
+    Column("NODES", _on_nodes),
+    Column("NOT RIGHT", _not_right),
+)
+ENDPOINTS_WIDE = (*ENDPOINTS, Column("OWNER", _field("origin")), Column("UID", _field("uid")))
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 
@@ -156,8 +207,8 @@ LETTERS = (
 )
 
 
-def render(columns: Sequence[Column], rows: list[dict[str, Any]], output: str) -> str:
-    """Return all rows as ``table``, ``json`` (one array) or ``yaml``, with a final newline."""
+def render(columns: Sequence[Column], rows: Any, output: str) -> str:
+    """Return all rows as ``table`` (or ``wide``), ``json`` (one array) or ``yaml``, with a final newline."""
     if output == "json":
         return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
     if output == "yaml":
@@ -178,7 +229,7 @@ def render(columns: Sequence[Column], rows: list[dict[str, Any]], output: str) -
 
 def line(columns: Sequence[Column], row: dict[str, Any], output: str) -> str:
     """Return one row as one line: of a table without a head, or as a JSON object (for ``json`` and ``yaml``)."""
-    if output != "table":
+    if output in ("json", "yaml"):
         return msgspec.json.encode(row).decode()
     texts = ((column, printable(column.text(row))) for column in columns)
     return " ".join(text.rjust(c.width) if c.number else text.ljust(c.width) for c, text in texts).rstrip()

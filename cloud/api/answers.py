@@ -9,6 +9,7 @@ import msgspec
 
 from cloud.deadletters import LetterRow, Redriven, ShownLetter
 from cloud.ledger import FleetRow, LedgerRow
+from cloud.stores.assigning import AssignmentRow, Summary
 from cloud.stores.auditing import AuditRow
 from cloud.stores.base import ErrorRow, LossRow, NodeRow, ResultRow, RuleRow
 
@@ -40,6 +41,81 @@ class Statistics(msgspec.Struct, frozen=True):
     store: dict[str, Any]
 
 
+class ChangedObject(msgspec.Struct, frozen=True):
+    """What became of a rule or endpoint (created, configured, unchanged, deleted), and for how many nodes it is."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    outcome: str
+    nodes: int
+
+
+class CheckedTexts(msgspec.Struct, frozen=True):
+    """How many rules and endpoints were checked without a finding."""
+
+    objects: int
+
+
+class ChangedNode(msgspec.Struct, frozen=True):
+    """What became of a node: added, changed or deleted."""
+
+    node: str
+    outcome: str
+
+
+class WantedObject(msgspec.Struct, kw_only=True):
+    """A rule or endpoint that is wanted, with its manifest and on how many nodes it is what; times are unix seconds.
+
+    ``enabled``, ``source`` and ``target`` are of a rule, ``type`` is of an endpoint.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    manifest: dict[str, Any]
+    origin: str
+    created_at: float
+    updated_at: float
+    summary: Summary
+    enabled: bool = True
+    source: str = ""
+    target: str = ""
+    type: str = ""
+
+
+class RuleOnNode(msgspec.Struct, kw_only=True):
+    """What a node is to have of a rule, what it has and refused, and what it counted."""
+
+    node: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    desired: int
+    reported: int
+    refused: int
+    state: str
+    error: str
+    changed_at: float
+    success: int
+    fail: int
+
+
+class DescribedRule(WantedObject, kw_only=True):
+    """All that is known of a rule; ``words`` sum it up, a line each."""
+
+    words: list[str]
+    success: int
+    fail: int
+    nodes: list[RuleOnNode]
+    errors: list[ErrorRow]
+
+
 # operation -> its answer; of pages and streams the type of one row
 ANSWERS: Mapping[str, Any] = {
     "get.nodes": NodeRow,
@@ -56,4 +132,14 @@ ANSWERS: Mapping[str, Any] = {
     "dlq.drop": Dropped,
     "watch.results": ResultRow,
     "statistics": Statistics,
+    "apply": list[ChangedObject],
+    "check": CheckedTexts,
+    "get.objects": WantedObject,
+    "get.assignments": AssignmentRow,
+    "describe.rule": DescribedRule,
+    "delete": list[ChangedObject],
+    "enable": list[ChangedObject],
+    "disable": list[ChangedObject],
+    "node.add": ChangedNode,
+    "node.delete": ChangedNode,
 }

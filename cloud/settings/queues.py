@@ -35,7 +35,15 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 128
     presence_max: Annotated[int, Meta(ge=1, description="Births, wills and controllers' presence that wait.")] = 4096
     nodestatus_max: Annotated[int, Meta(ge=1, description="nodestatus messages that wait.")] = 4096
-    replies_max: Annotated[int, Meta(ge=1, description="response and error messages from nodes that wait.")] = 1024
+    replies_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="response and error messages from nodes that wait. A change for the whole fleet brings "
+            "one of each node at once; what does not fit is seen by the next nodestatus.",
+        ),
+    ] = 8192
+    queries_max: Annotated[int, Meta(ge=1, description="Questions of nodes for the rules that they are to have.")] = 256
     refusals_max: Annotated[
         int, Meta(ge=1, description="Error replies of ours that wait to be sent; above that they are only counted.")
     ] = 1024

@@ -18,6 +18,7 @@ STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
 BEYOND_WINDOW = "beyond_window"  # more than 64 above the mark (P5.7); may be accepted when sent again later
 CONFLICT = "conflict"  # its epoch is in doubt until a person decides (P5.8); the node keeps it
 TOO_MANY_EPOCHS = "too_many_epochs"  # the node has more epochs that are not retired than the setting allows
+RETIRED = "retired"  # its node was deleted (P6.5); the node keeps it, in case it is added again
 NOT_STORED = "not_stored"  # the database does not take it; never confirmed, so the node keeps it
 
 
@@ -254,6 +255,7 @@ class Store(Protocol):
         self, birth: NodeBirth, epoch: Epoch, at: float, *, retained: bool = False, received: int = 0
     ) -> bool:
         """Take a birth or an offline. False when it is older than what is known, and so ignored, or in conflict (P5.8).
+        Raises RefusedError ``retired`` for a node that was deleted.
 
         ``retained``: a broker kept it. ``received``: the highest sequence of its epoch that came well before it.
         """
@@ -267,7 +269,7 @@ class Store(Protocol):
         ...
 
     async def report(self, node: str, status: NodeStatus, at: float) -> None:
-        """Take a node's own statistics."""
+        """Take a node's own statistics. Raises RefusedError ``retired`` for a node that was deleted."""
         ...
 
     async def dead_letter(self, letter: DeadLetter) -> None:

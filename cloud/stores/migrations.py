@@ -18,7 +18,7 @@ _ADDED = {
         nodes.c.born_n, nodes.c.claim, nodes.c.reported_at, progress.c.state, progress.c.session, progress.c.ended,
         dead_letters.c.times,
     ),
-    3: (),
+    3: (nodes.c.retired_at, nodes.c.added_labels, nodes.c.chosen_for, nodes.c.rules_revision),
 }  # fmt: skip
 
 

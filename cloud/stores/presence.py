@@ -59,6 +59,7 @@ class Taken(NamedTuple):
 
     taken: bool
     losses: Sequence[Loss] = ()
+    retired: bool = False  # its node was deleted: refused
 
 
 def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: float) -> Taken:
@@ -69,6 +70,9 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
         fresh = {"node": birth.node, "first_seen": at, "last_seen": at, "since": at}
         conn.execute(insert(nodes).values(fresh))
         row = conn.execute(_NODE, {"of": birth.node}).mappings().one()
+    if row["retired_at"]:
+        conn.execute(_SET_NODE, {"of": birth.node, "refused": row["refused"] + 1})
+        return Taken(False, retired=True)
     held = read_held(conn, birth.node)
     if not birth.online:
         return Taken(_offline(conn, row, held, claim, at))

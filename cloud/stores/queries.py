@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Double, Table, cast, delete, func, select
 
+from cloud.stores.assigning import effective_labels
 from cloud.stores.base import Counted, DeadLetter, ErrorRow, Letters, LossSum, NodeRow, ResultRow, RuleRow
 from cloud.stores.losses import sums
 from cloud.stores.tables import counters, dead_letters, errors, nodes, results
@@ -25,7 +26,7 @@ def nodes_row(row: Any, lost: dict[str, LossSum]) -> NodeRow:
         session=row.session,
         version=row.version,
         rules_version=row.rules_version,
-        labels=msgspec.json.decode(row.labels),
+        labels=effective_labels(row.labels, row.added_labels),
         status=msgspec.json.decode(row.status, type=NodeStatus) if row.status else None,
         first_seen=row.first_seen,
         last_seen=row.last_seen,
@@ -48,7 +49,8 @@ def _of_rule(table: Table, namespace: str, rule: str) -> list[Any]:
 def nodes_all(conn: Connection) -> list[NodeRow]:
     """See Store.nodes."""
     lost = sums(conn)
-    return [nodes_row(row, lost.get(row.node, {})) for row in conn.execute(select(nodes).order_by(nodes.c.node))]
+    query = select(nodes).where(nodes.c.retired_at == 0).order_by(nodes.c.node)
+    return [nodes_row(row, lost.get(row.node, {})) for row in conn.execute(query)]
 
 
 def counted(conn: Connection) -> dict[str, Counted]:

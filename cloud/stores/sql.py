@@ -34,6 +34,7 @@ from cloud.stores.base import (
 )
 from cloud.stores.conflicts import Claim
 from cloud.stores.engine import is_of_values, make_engine
+from cloud.stores.lifecycle import retired_error
 from cloud.stores.losses import write_losses
 from cloud.stores.migrations import migrate
 from cloud.stores.presence import apply_presence
@@ -42,7 +43,7 @@ from cloud.stores.replacing import replace_node
 from cloud.stores.rings import Rings
 from cloud.stores.tables import SCHEMA_VERSION, nodes
 from cloud.stores.writes import Statements, StatusCommit, lock_nodes
-from common.errors import ControlError, StorageError
+from common.errors import ControlError, RefusedError, StorageError
 from common.faults import Fault, no_fault
 from common.metrics import Histogram
 from common.models import Epoch, NodeBirth, NodeStatus
@@ -86,7 +87,8 @@ class _Task(msgspec.Struct):
     future: asyncio.Future[Any]
 
 
-_SET_NODE = update(nodes).where(nodes.c.node == bindparam("of"))  # made once: that costs more than to execute it
+# Made once: that costs more than to execute it. A node that was deleted reports nothing.
+_SET_NODE = update(nodes).where(nodes.c.node == bindparam("of"), nodes.c.retired_at == 0)
 
 _Op = _Batch | _Presence | _Report | _Letter | _Task
 _Done = list[tuple[_Op, Any]]
@@ -281,8 +283,7 @@ class SqlStore(SqlReads):
             else:
                 done += [(batch, CommitOutcome()) for batch in batches]
             for op in by_kind[_Report]:
-                _write_report(conn, op)
-                done.append((op, None))
+                done.append((op, _write_report(conn, op)))
             if by_kind[_Letter]:
                 self._rings.write_letters(conn, [op.letter for op in by_kind[_Letter]])
                 done += [(op, None) for op in by_kind[_Letter]]
@@ -291,12 +292,12 @@ class SqlStore(SqlReads):
         self._fault("committed")
         return done
 
-    def _presence(self, conn: Connection, op: _Presence) -> bool:
+    def _presence(self, conn: Connection, op: _Presence) -> bool | RefusedError:
         claim = Claim(op.birth, op.epoch, op.retained, op.received)
         found = apply_presence(conn, self._statements.insert, claim, op.at)
         if found.losses:
             write_losses(conn, self._statements.insert, found.losses, self._settings.losses_per_node_max)
-        return found.taken
+        return retired_error(op.birth.node) if found.retired else found.taken
 
     def _alone(self, op: _Op) -> Any:
         """Do one operation in transactions of its own; of a batch only the message that the store cannot take fails."""
@@ -349,11 +350,15 @@ def _nodes_in(batches: list[_Batch]) -> set[str]:
     return {message.node for batch in batches for message in batch.messages}
 
 
-def _write_report(conn: Connection, op: _Report) -> None:
+def _write_report(conn: Connection, op: _Report) -> RefusedError | None:
     status = msgspec.json.encode(op.status).decode()
     values: dict[str, Any] = {"status": status, "last_seen": op.at, "reported_at": op.at}
-    if op.status.rules_version:
-        values["rules_version"] = op.status.rules_version
+    values["rules_version"] = op.status.rules_version
     found = conn.execute(_SET_NODE, {"of": op.node, **values})
-    if not found.rowcount:  # a node that was never born here: the store is new, and its birth will come
-        conn.execute(insert(nodes).values(node=op.node, first_seen=op.at, since=op.at, **values))
+    if found.rowcount:
+        return None
+    if conn.execute(update(nodes).where(nodes.c.node == op.node).values(refused=nodes.c.refused + 1)).rowcount:
+        return retired_error(op.node)
+    # a node that was never born here: the store is new, and its birth will come
+    conn.execute(insert(nodes).values(node=op.node, first_seen=op.at, since=op.at, **values))
+    return None

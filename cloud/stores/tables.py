@@ -47,6 +47,10 @@ nodes = Table(
     Column("born_n", BigInteger, nullable=False, server_default="0"),  # of the last birth that was not in doubt
     Column("claim", Text, nullable=False, server_default=""),  # the last birth, when it was in doubt (JSON)
     Column("reported_at", Double, nullable=False, server_default="0"),
+    Column("retired_at", Double, nullable=False, server_default="0"),  # 0: it is one of the fleet
+    Column("added_labels", Text, nullable=False, server_default="{}"),  # a person's word, over the node's own labels
+    Column("chosen_for", Text, nullable=False, server_default=""),  # labels by which its rules were chosen last (JSON)
+    Column("rules_revision", BigInteger, nullable=False, server_default="0"),  # raised when what it is to have changes
 )
 
 # The uuid is part of the key: a foreign spool with the same counter has a progress of its own and is never mixed in.
@@ -188,6 +192,15 @@ objects = Table(
     sqlite_with_rowid=False,
 )
 
+# Rises with each change of a whole table, so that what a controller holds of it in memory is known to be of now.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # What is wanted and reported of an object on a node (P6.3). A row outlives the object: a result is taken only when its
 # rule's uid has a row of its node here (P6.4). ``desired`` 0: the node is to have it no more.
 assignments = Table(
@@ -199,6 +212,7 @@ assignments = Table(
     Column("name", String(253), primary_key=True),
     Column("uid", String(64), primary_key=True),
     Column("desired", BigInteger, nullable=False),  # version
+    Column("offered", BigInteger, nullable=False, server_default="0"),  # the highest version that was desired here
     Column("reported", BigInteger, nullable=False, server_default="0"),  # version that the node runs, 0: none
     Column("refused", BigInteger, nullable=False, server_default="0"),  # version that the node refused last, 0: none
     Column("state", String(16), nullable=False),  # pending, applied, failed, removed

@@ -20,6 +20,7 @@ from cloud.stores import conflicts, presence
 from cloud.stores.base import (
     BEYOND_WINDOW,
     CONFLICT,
+    RETIRED,
     STALE_EPOCH,
     TOO_MANY_EPOCHS,
     CommitOutcome,
@@ -51,6 +52,7 @@ class _Known(NamedTuple):
     epoch_n: int
     epoch_uuid: str
     born_n: int
+    retired_at: float
 
 
 _LOCK = Lookup(
@@ -183,6 +185,8 @@ class StatusCommit:
         """Judge one message; True when it is to be confirmed, be it new or a duplicate."""
         node, epoch = message.node, message.epoch
         key = (node, epoch.n, epoch.uuid)
+        if self._nodes[node].retired_at:
+            return self._refuse(message, outcome, RETIRED, f"node {node} was deleted")
         seen = self._progress.get(key)
         if seen is None or key in self._odd or epoch.n <= self._nodes[node].retired_through:
             reason, detail = self._objection(message, key)

@@ -30,6 +30,7 @@ class Output(StrEnum):
     table = "table"
     json = "json"
     yaml = "yaml"
+    wide = "wide"
 
 
 class Side(StrEnum):
@@ -43,7 +44,7 @@ SideName = Annotated[Side, typer.Option("--side", help="Of the controller, or of
 DataDir = Annotated[
     str, typer.Option("--data-dir", help="Data directory of the controller; default from the settings.")
 ]
-Format = Annotated[Output, typer.Option("-o", "--output", help="table, json or yaml.")]
+Format = Annotated[Output, typer.Option("-o", "--output", help="table, wide, json or yaml.")]
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Only this namespace.")]
 StatusName = Annotated[str, typer.Option("--status", help="Only results with SUCCESS or FAIL.")]
 RuleName = Annotated[str, typer.Option("--rule", help="Only this rule.")]

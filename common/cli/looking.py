@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -20,8 +22,12 @@ from common.cli.asking import (
     ask,
     checked_status,
     follow,
+    run_until_interrupt,
     show,
 )  # fmt: skip
+
+WATCH_S = 1.0  # between two looks
+Watch = Annotated[bool, typer.Option("-w", "--watch", help="Go on with the rows that change, until Ctrl-C.")]
 
 get = typer.Typer(help="Show what the cloud controller knows.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -41,12 +47,34 @@ def get_rules(
     namespace: Namespace = "",
     rule: RuleName = "",
     per_node: Annotated[bool, typer.Option("--per-node", help="One row for each node.")] = False,
+    watch: Watch = False,
 ) -> None:
-    """Exact counts of each rule. Example: fieldpost get rules --per-node"""
+    """Rules: wanted version, on how many nodes it runs, exact counts. Example: fieldpost get rules -o wide"""
     from common import tables
 
-    rows = ask(data_dir, "get.rules", namespace=namespace, rule=rule, per_node=per_node)
-    show(tables.RULES_PER_NODE if per_node else tables.RULES, rows, output)
+    columns: Any = tables.RULES_PER_NODE
+    if not per_node:
+        columns = tables.RULES_WIDE if output is Output.wide else tables.RULES
+
+    def read() -> list[dict[str, Any]]:
+        if per_node:
+            return ask(data_dir, "get.rules", namespace=namespace, rule=rule, per_node=True)
+        return _rules(data_dir, namespace, rule)
+
+    _show_or_watch(columns, read, output, watch)
+
+
+@get.command("endpoints")
+def get_endpoints(
+    data_dir: DataDir = "", output: Format = Output.table, namespace: Namespace = "", watch: Watch = False
+) -> None:
+    """Endpoints that are wanted, and on how many nodes they are. Example: fieldpost get endpoints"""
+    from common import tables
+
+    columns = tables.ENDPOINTS_WIDE if output is Output.wide else tables.ENDPOINTS
+    _show_or_watch(
+        columns, lambda: ask(data_dir, "get.objects", kind="endpoint", namespace=namespace), output, watch
+    )  # fmt: skip
 
 
 @get.command("results")
@@ -106,6 +134,42 @@ def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName
                 print(f"{row['node']}: {words}")
     if found["fleet"]["off"]:
         sys.exit(1)
+
+
+def _rules(data_dir: str, namespace: str, rule: str) -> list[dict[str, Any]]:
+    """What is wanted and what was counted, a row for each rule: also of those that are only one of the two."""
+    counts = {
+        (row["namespace"], row["rule"], row["uid"]): row
+        for row in ask(data_dir, "get.rules", namespace=namespace, rule=rule)
+    }
+    rows = []
+    for wanted in ask(data_dir, "get.objects", kind="rule", namespace=namespace, name=rule):
+        key = (wanted["namespace"], wanted.pop("name"), wanted["uid"])
+        none = {"namespace": key[0], "rule": key[1], "success": 0, "fail": 0}
+        rows.append(counts.pop(key, none) | wanted)
+    return sorted([*rows, *counts.values()], key=lambda row: (row["namespace"], row["rule"], row["uid"]))
+
+
+def _show_or_watch(columns: Any, read: Callable[[], list[dict[str, Any]]], output: Output, watch: bool) -> None:
+    """Print the rows; with ``watch`` go on with those that change, until Ctrl-C."""
+    before = read()
+    if not watch or output not in (Output.json, Output.yaml):
+        show(columns, before, output)
+    if watch:
+        run_until_interrupt(_changes(columns, read, before, output))
+
+
+async def _changes(columns: Any, read: Any, before: list[dict[str, Any]], output: Output) -> None:
+    from common import tables
+
+    while True:
+        await asyncio.sleep(WATCH_S)
+        rows = await asyncio.to_thread(read)
+        lines = tables.render(columns, rows, "table").splitlines()[1:]
+        for row, line in zip(rows, lines, strict=False):
+            if row not in before:
+                print(tables.line(columns, row, output) if output in ("json", "yaml") else line, flush=True)
+        before = rows
 
 
 @get.command("audit")

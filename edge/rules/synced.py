@@ -196,7 +196,7 @@ class Synced:
 
     def _is_news(self, offer: Offer, held: Held | None) -> bool:
         gone = self.gone.get(offer.uid)
-        if gone is not None and (offer.delete or offer.sent_ms - gone.sent_ms <= LATE_MS_MAX):
+        if gone is not None and (offer.delete or 0 < gone.sent_ms - offer.sent_ms <= LATE_MS_MAX):
             return False
         if held is None:
             return True

@@ -13,6 +13,7 @@ from cloud.operations import ARGUMENTS
 from common.api import ROUTES, Kind, Role, Route, path_names, request_of
 from common.models import Epoch
 from tests.api.served import VIEWER, Served, served
+from tests.cloud.rulesnode import endpoint, rule
 from tests.support.wait import eventually
 
 PATH_VALUES = {
@@ -71,6 +72,7 @@ async def test_answers_are_of_the_types_of_the_document(tmp_path: Path) -> None:
     """
     async with served(tmp_path) as api:
         await _with_a_letter(api)
+        await api.ask("POST", "/apply", json={"manifests": [{"text": endpoint() + rule("overheat")}]})
         for route in ROUTES:
             if route.operation not in ANSWERS or route.method != "GET" or route.kind is Kind.stream:
                 continue

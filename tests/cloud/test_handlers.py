@@ -233,7 +233,7 @@ async def test_a_reply_that_nobody_waits_for_is_counted(tmp_path: Path) -> None:
     hub = MemoryHub()
     async with running(tmp_path, hub) as controller, node_on(hub) as node:
         for operation in ("response", "error"):
-            reply = new("0", source="r", group="g", operation=operation, resource="node/edge-1/default/rule/a")
+            reply = new("0", source="r", group="g", operation=operation, resource="node/edge-1/default/pod/a")
             await node.layer.send(reply)
         await eventually(lambda: controller.statistics()["handlers"].get("unasked_error") == 1)
         assert controller.statistics()["handlers"]["unasked_response"] == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloud.downstream import DownstreamController
 from cloud.handlers import CONTENT_TYPES, Handlers
 from cloud.refusals import Refusals
 from cloud.sessions import Sessions
@@ -35,7 +36,14 @@ class Parts:
         )
         clock, settings = SystemClock(), CloudSettings()
         sessions = Sessions(store, clock, 60, lambda: True)
-        self.handlers = Handlers(self.layer, store, sessions, Refusals(self.layer, store, clock, settings, ROOT), clock)
+        self.handlers = Handlers(
+            self.layer,
+            store,
+            sessions,
+            Refusals(self.layer, store, clock, settings, ROOT),
+            clock,
+            DownstreamController(self.layer, store, clock),
+        )
         self.table = routes(self.handlers, QueueSettings())
 
 

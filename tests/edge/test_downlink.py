@@ -194,12 +194,12 @@ async def test_a_late_message_of_a_replaced_uid_changes_nothing(tmp_path: Path) 
 
 
 async def test_a_deleted_uid_comes_back_only_for_a_cloud_that_means_it(tmp_path: Path) -> None:
-    """A cloud whose store was restored wants it again; ten minutes after its end that is no late message any more."""
+    """A node that is chosen again gets the same uid again; a message that was sent before the delete is late."""
     async with cloud_fed(tmp_path) as node:
         await node.endpoint("bus", 1, BUS)
         await node.rule("a", 1, spec("x"))
         await node.delete(RULE, "a", 2)
-        for after_s, runs in ((599, False), (700, True)):
+        for after_s, runs in ((-500, False), (1, True)):
             again = order(RULE, "a", "u-a", 1, spec("x"))
             again.header.timestamp += after_s * 1000
             assert await node.offer(again) == ["OK"]

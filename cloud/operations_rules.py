@@ -1,0 +1,315 @@
+"""What a running controller can be asked of rules, endpoints and the fleet's nodes (protocol P6, experience U2).
+
+Arguments and answers are plain JSON, so that the control socket and the API serve the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, structs
+from sqlalchemy import Connection
+
+from cloud.downstream import DownstreamController
+from cloud.selection import ObjectKey
+from cloud.stores import queries
+from cloud.stores.assigning import AssignmentRow, Summary, assignments_of, summaries
+from cloud.stores.base import ErrorRow, RuleRow, Store
+from cloud.stores.desired import Changed, ObjectRow, objects_of, words_of
+from common.checks import check_labels
+from common.clock import Clock
+from common.control import Operation
+from common.errors import ControlError, ResourceError
+from common.manifests import Finding, Manifest, load_manifests
+from common.resource import DEFAULT_NAMESPACE, check_node_id
+from common.rules import ENDPOINT_KIND, RULE_KIND, Rule
+
+ERRORS_MAX = 32  # that a description shows
+REFUSALS_SHOWN_MAX = 10  # nodes that its first line names
+_KINDS = {
+    "rule": RULE_KIND, "rules": RULE_KIND, "endpoint": ENDPOINT_KIND, "endpoints": ENDPOINT_KIND,
+    "ruleendpoint": ENDPOINT_KIND, "ruleendpoints": ENDPOINT_KIND,
+}  # fmt: skip
+
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+T = TypeVar("T")
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True):
+    """Manifests as text, and the file that they are of, for findings."""
+
+    text: str
+    file: str = ""
+
+
+class _TextsArgs(msgspec.Struct, forbid_unknown_fields=True):
+    manifests: Annotated[list[Text], Meta(max_length=10_000)]
+
+
+class _ObjectsArgs(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+class _ObjectArgs(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    name: Name
+    namespace: str = DEFAULT_NAMESPACE
+
+
+class _RuleArgs(msgspec.Struct, forbid_unknown_fields=True):
+    rule: Name
+    namespace: str = DEFAULT_NAMESPACE
+
+
+class _AssignmentsArgs(msgspec.Struct, forbid_unknown_fields=True):
+    namespace: str = ""
+    rule: str = ""
+    node: str = ""
+
+
+class _AddArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    labels: dict[str, str] | None = None
+
+
+class _NodeNameArgs(msgspec.Struct, forbid_unknown_fields=True):
+    node: Name
+
+
+# What each operation takes, for who describes them.
+ARGUMENTS: dict[str, type[msgspec.Struct]] = {
+    "apply": _TextsArgs,
+    "check": _TextsArgs,
+    "get.objects": _ObjectsArgs,
+    "get.assignments": _AssignmentsArgs,
+    "describe.rule": _RuleArgs,
+    "delete": _ObjectArgs,
+    "enable": _RuleArgs,
+    "disable": _RuleArgs,
+    "node.add": _AddArgs,
+    "node.delete": _NodeNameArgs,
+}
+
+
+class RuleOperations:
+    """The operations by name. Wrong arguments are a ControlError that names the argument."""
+
+    def __init__(self, downstream: DownstreamController, store: Store, clock: Clock, stale_s: float) -> None:
+        self._downstream, self._store, self._clock, self._stale_s = downstream, store, clock, stale_s
+
+    def table(self) -> dict[str, Operation]:
+        """Return name -> operation, for ``ControlServer``."""
+        return {
+            "apply": self.apply,
+            "check": self.check,
+            "get.objects": self.get_objects,
+            "get.assignments": self.get_assignments,
+            "describe.rule": self.describe_rule,
+            "delete": self.delete,
+            "enable": self.enable,
+            "disable": self.disable,
+            "node.add": self.node_add,
+            "node.delete": self.node_delete,
+        }
+
+    async def apply(self, args: dict[str, Any]) -> Any:
+        """Make the rules and endpoints of these texts the desired ones, all or none; say what became of each.
+
+        ControlError with every finding, one a line, when anything is wrong.
+        """
+        manifests, findings = await asyncio.to_thread(_loaded, _read(args, _TextsArgs).manifests)
+        if not manifests and not findings:
+            raise ControlError("there are no rules and endpoints in what is to be applied")
+        return await self._told(await self._downstream.apply(manifests, findings))
+
+    async def check(self, args: dict[str, Any]) -> Any:
+        """Say what would keep these texts from being applied, beside what is desired already; change nothing."""
+        manifests, findings = await asyncio.to_thread(_loaded, _read(args, _TextsArgs).manifests)
+        await self._downstream.check(manifests, findings)
+        return {"objects": len(manifests)}
+
+    async def get_objects(self, args: dict[str, Any]) -> Any:
+        """The desired rules and endpoints, each with its manifest and on how many nodes it is what."""
+        wanted = _read(args, _ObjectsArgs)
+        kind, now = _kind(wanted.kind) if wanted.kind else "", self._clock.time()
+
+        def query(conn: Connection) -> list[dict[str, Any]]:
+            told = summaries(conn, now, self._stale_s, kind=kind, namespace=wanted.namespace, name=wanted.name)
+            rows = objects_of(conn, kind, wanted.namespace, wanted.name)
+            return [_object(row, told.get((row.key, row.uid), Summary())) for row in rows]
+
+        return await self._store.read(query)
+
+    async def get_assignments(self, args: dict[str, Any]) -> Any:
+        """What each node is to have of a rule, or all that a node is to have, with what it says of it."""
+        wanted, now = _read(args, _AssignmentsArgs), self._clock.time()
+        kind = RULE_KIND if wanted.rule else ""
+        return await self._store.read(
+            lambda conn: assignments_of(
+                conn, now, self._stale_s, kind=kind, namespace=wanted.namespace, name=wanted.rule, node=wanted.node
+            )
+        )
+
+    async def describe_rule(self, args: dict[str, Any]) -> Any:
+        """All that is known of one rule: manifest, nodes, counts, errors, and ``words`` that sum it up."""
+        wanted, now = _read(args, _RuleArgs), self._clock.time()
+        key = ObjectKey(RULE_KIND, wanted.namespace, wanted.rule)
+
+        def query(conn: Connection) -> dict[str, Any]:
+            rows = objects_of(conn, *key)
+            if not rows:
+                raise ControlError(f"{words_of(key)} is not there", kind="not_found")
+            shares = assignments_of(conn, now, self._stale_s, kind=RULE_KIND, namespace=key.namespace, name=key.name)
+            counts = queries.rules(conn, key.namespace, key.name, True)
+            errors = queries.errors_of(conn, key.namespace, key.name, ERRORS_MAX)
+            return _described(rows[0], shares, counts, errors)
+
+        return await self._store.read(query)
+
+    async def delete(self, args: dict[str, Any]) -> Any:
+        """Delete a rule or an endpoint; nodes that have it are told. ControlError for an endpoint in use."""
+        return await self._told(await self._downstream.delete([_key(_read(args, _ObjectArgs))]))
+
+    async def enable(self, args: dict[str, Any]) -> Any:
+        """Let a rule run again, as a new version."""
+        return await self._enabled(_read(args, _RuleArgs), True)
+
+    async def disable(self, args: dict[str, Any]) -> Any:
+        """Keep a rule on its nodes without running it, as a new version."""
+        return await self._enabled(_read(args, _RuleArgs), False)
+
+    async def _enabled(self, wanted: _RuleArgs, enabled: bool) -> Any:
+        key = ObjectKey(RULE_KIND, wanted.namespace, wanted.rule)
+        rows = await self._store.read(lambda conn: objects_of(conn, *key))
+        if not rows:
+            raise ControlError(f"{words_of(key)} is not there", kind="not_found")
+        rule = msgspec.convert(rows[0].manifest, Rule)
+        changed = structs.replace(rule, spec=structs.replace(rule.spec, enabled=enabled))
+        return await self._told(await self._downstream.apply([Manifest(changed)]))
+
+    async def node_add(self, args: dict[str, Any]) -> Any:
+        """Make a node one of the fleet before it was heard, or again; ``labels`` go over those that it states."""
+        wanted = _read(args, _AddArgs)
+        try:
+            check_node_id(wanted.node)
+        except ResourceError as exc:
+            raise ControlError(exc.detail) from exc
+        for _, text in check_labels(wanted.labels or {}):
+            raise ControlError(text)
+        fresh = await self._downstream.add_node(wanted.node, wanted.labels)
+        return {"node": wanted.node, "outcome": "added" if fresh else "changed"}
+
+    async def node_delete(self, args: dict[str, Any]) -> Any:
+        """Take a node out of the fleet: it gets nothing more, and what it still sends is refused."""
+        node = _read(args, _NodeNameArgs).node
+        await self._downstream.retire_node(node)
+        return {"node": node, "outcome": "deleted"}
+
+    async def _told(self, done: Sequence[Changed]) -> list[dict[str, Any]]:
+        now, kinds = self._clock.time(), {each.key.kind for each in done}
+
+        def query(conn: Connection) -> Mapping[tuple[ObjectKey, str], Summary]:
+            if len(done) == 1:
+                key = done[0].key
+                return summaries(conn, now, self._stale_s, kind=key.kind, namespace=key.namespace, name=key.name)
+            return summaries(conn, now, self._stale_s, kind=kinds.pop() if len(kinds) == 1 else "")
+
+        told = await self._store.read(query)
+        return [
+            {
+                **each.key._asdict(), "uid": each.uid, "version": each.version, "outcome": each.outcome,
+                "nodes": told.get((each.key, each.uid), Summary()).nodes,
+            }
+            for each in done
+        ]  # fmt: skip
+
+
+def _loaded(texts: Sequence[Text]) -> tuple[list[Manifest], list[Finding]]:
+    manifests: list[Manifest] = []
+    findings: list[Finding] = []
+    for each in texts:
+        loaded, found = load_manifests(each.text, each.file)
+        manifests += loaded
+        findings += found
+    return manifests, findings
+
+
+def _object(row: ObjectRow, summary: Summary) -> dict[str, Any]:
+    spec = row.manifest["spec"]
+    shown = {"enabled": spec.get("enabled", True), "source": spec.get("source", ""), "target": spec.get("target", "")}
+    shown["type"] = spec.get("ruleEndpointType", "")
+    return {**structs.asdict(row), **shown, "summary": structs.asdict(summary)}
+
+
+def _described(
+    row: ObjectRow, shares: Sequence[AssignmentRow], counts: Sequence[RuleRow], errors: Sequence[ErrorRow]
+) -> dict[str, Any]:
+    """``counts`` are per node; those of earlier rules of this name are left out, as are their errors."""
+    own = [count for count in counts if count.uid == row.uid]
+    by_node = {count.node: count for count in own}
+    nodes = []
+    for share in shares:
+        count = by_node.pop(share.node, None) if share.uid == row.uid else None
+        told = {"success": count.success, "fail": count.fail} if count is not None else {"success": 0, "fail": 0}
+        nodes.append({**structs.asdict(share), **told})
+    return {
+        **_object(row, Summary()),
+        "summary": structs.asdict(_summed(share for share in shares if share.uid == row.uid)),
+        "words": _words(row, [share for share in shares if share.uid == row.uid and share.desired]),
+        "success": sum(count.success for count in own),
+        "fail": sum(count.fail for count in own),
+        "nodes": nodes,
+        "errors": [error for error in errors if error.uid == row.uid],
+    }
+
+
+def _summed(shares: Iterable[AssignmentRow]) -> Summary:
+    summary = Summary()
+    for share in shares:
+        if not share.desired:
+            summary.removing += 1
+            continue
+        summary.nodes += 1
+        setattr(summary, share.state, getattr(summary, share.state) + 1)
+    return summary
+
+
+def _words(row: ObjectRow, shares: Sequence[AssignmentRow]) -> list[str]:
+    """``running on 3 of 4 nodes``, then a line for each node that refused a version."""
+    running = sum(share.state == "applied" for share in shares)
+    first = f"rule {row.name}: running on {running} of {len(shares)} nodes"
+    if not row.manifest["spec"].get("enabled", True):
+        first = f"rule {row.name}: disabled, as {running} of {len(shares)} nodes know"
+    failed = [share for share in shares if share.error]
+    lines = [f"{each.node} refused version {each.refused}: {_line(each.error)}" for each in failed[:REFUSALS_SHOWN_MAX]]
+    more = len(failed) - REFUSALS_SHOWN_MAX
+    return [first, *lines, *([f"and {more} more nodes refused it"] if more > 0 else [])]
+
+
+def _line(error: str) -> str:
+    """A finding as one line: without the picture of the place, which a description shows below."""
+    lines = [line.strip() for line in error.splitlines()]
+    return " ".join(line for line in lines if not line.startswith("|"))
+
+
+def _kind(text: str) -> str:
+    kind = _KINDS.get(text.lower())
+    if kind is None:
+        raise ControlError(f"wrong argument: kind is {text!r}, expected rule or endpoint")
+    return kind
+
+
+def _key(wanted: _ObjectArgs) -> ObjectKey:
+    return ObjectKey(_kind(wanted.kind), wanted.namespace, wanted.name)
+
+
+def _read(args: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(args, kind)
+    except msgspec.ValidationError as exc:
+        raise ControlError(f"wrong argument: {exc}") from exc
