@@ -23,7 +23,7 @@ LOCAL = "local"  # origin of a rule that a node has of its own layers
 GONE = "gone"  # origin of a rule that was deleted
 RULE = "Rule"  # kind of the objects and assignments that have a status
 PENDING, APPLIED, FAILED, STALE, REMOVED = "pending", "applied", "failed", "stale", "removed"  # a rule on a node (P6.3)
-KEYS_MAX = 500  # rules that one query reads; more are read in turns
+KEYS_MAX = 128  # rules that one query reads; more are read in turns
 
 
 class RuleKey(NamedTuple):
@@ -127,13 +127,12 @@ class _Parts:
 
 
 def of_rules(columns: Sequence[Any], keys: Collection[RuleKey]) -> Any:
-    """SQL for: ``columns`` (namespace, rule, uid) are each of one of these rules.
+    """SQL for: ``columns`` (namespace, rule, ...) are of rules with these names, whatever their uid.
 
-    It may find a few rows too many, of one rule's name and another's uid: SQLite uses no index for rows of values.
+    Two lists, for SQLite uses no index for a list of rows; so it may find a few too many, and ``_each`` looks again.
     """
-    return and_(
-        *(column.in_(sorted(set(values))) for column, values in zip(columns, zip(*keys, strict=True), strict=True))
-    )
+    namespaces, rules, _ = zip(*keys, strict=True)
+    return and_(columns[0].in_(sorted(set(namespaces))), columns[1].in_(sorted(set(rules))))
 
 
 def rule_statuses(

@@ -286,13 +286,12 @@ conditions = Table(
     sqlite_with_rowid=False,
 )
 
-# Rules of nodes' own layers that are counted under their name; a row stays. Their number per node is bounded.
-local_rules = Table(
-    "local_rules",
+# How many rows of ``counters`` each node has made since there is this table: their number is bounded.
+counter_rows = Table(
+    "counter_rows",
     metadata,
     Column("node", String(63), primary_key=True),
-    Column("namespace", String(63), primary_key=True),
-    Column("rule", String(253), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

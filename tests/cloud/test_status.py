@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, insert
+from sqlalchemy import Connection, event
 
 from cloud.stores.sql import SqlStore
 from cloud.stores.status import APPLIED, FAILED, LOCAL, STALE, NodeShare, RuleKey, RuleStatus, rule_statuses
-from cloud.stores.tables import assignments, objects
-from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status
+from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, want
 
 STALE_S = 60.0
-
-
-async def want(store: SqlStore, rule: str, uid: str, version: int = 1, **nodes: dict[str, Any]) -> None:
-    """Write desired state as an operator's ``apply`` would: the rule, and its row on each node (``_`` stands for -)."""
-    key = {"kind": "Rule", "namespace": "default", "name": rule, "uid": uid}
-
-    def work(conn: Connection) -> None:
-        made = {"manifest": "{}", "origin": "api", "created_at": AT, "updated_at": AT}
-        conn.execute(insert(objects).values(**key, **made, version=version))
-        for node, fields in nodes.items():
-            row = {"desired": version, "reported": version, "state": APPLIED, "error": "", "changed_at": AT, **fields}
-            conn.execute(insert(assignments).values(node=node.replace("_", "-"), **key, **row))
-
-    await store.write(work)
 
 
 async def statuses(store: SqlStore, keys: Sequence[RuleKey], now: float = AT) -> list[RuleStatus]:
@@ -78,6 +62,8 @@ async def test_the_number_of_queries_does_not_depend_on_the_rules(tmp_path: Path
     """One rule or forty cost the same few queries, each by the rules' keys: a sink may ask for hundreds at once."""
     keys = [RuleKey("default", f"rule-{n}", f"u{n}") for n in range(rules)]
     async with open_store(tmp_path) as store:
+        for key in keys:
+            await want(store, key.rule, key.uid, edge_1={})
         await store.commit([status(1, [ok(key.rule, rule_uid=key.uid) for key in keys])])
         queries: list[str] = []
         assert store._reader is not None
