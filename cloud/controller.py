@@ -22,6 +22,7 @@ from cloud.settings import Settings, store_url
 from cloud.standby import Sharing, first_uplink
 from cloud.stores.base import Store
 from cloud.stores.sql import SqlStore
+from cloud.upkeep import Upkeep
 from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
@@ -97,6 +98,7 @@ class Controller:
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
         self._ledger = Ledger(self.sessions, self.store, self._clock)
+        self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected)
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics
         )
@@ -128,12 +130,14 @@ class Controller:
                 await part.start()
                 self._undo.append(part.stop)
             self._undo.append(self._health.stop)
+            self._undo.append(self._upkeep.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             await self.layer.start()
             self._undo.append(self.layer.stop)
             self._tasks.start("announce", self._announcing.run)
             self._tasks.start("sharing", self._sharing.run)
+            self._upkeep.start(self._tasks)
             self._undo.append(self._tasks.stop)
             if self.api is not None:
                 self._undo.append(self.api.stop)
@@ -212,6 +216,7 @@ class Controller:
             "refusals": self._refusals.statistics(),
             "dead_letters": self._letters.statistics(),
             "ledger": self._ledger.statistics(),
+            "upkeep": self._upkeep.statistics(),
             "sessions": self.sessions.statistics(),
             "sharing": self._sharing.statistics(),
             "store": self.store.statistics(),

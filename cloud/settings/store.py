@@ -43,10 +43,10 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
-            description="Rows of rates and latencies written in a second. With more rules at work a rule's turn comes "
-            "later; counts are always of now.",
+            description="Rows of rates and latencies written at once, every 5 s. With thousands of rules at work a "
+            "rule's turn comes later; counts are always of now.",
         ),
-    ] = 1000
+    ] = 5000
     rate_days: Annotated[int, Meta(ge=1, description="Days for which the executions of a rule per day are kept.")] = 30
     errors_per_rule_max: Annotated[
         int, Meta(ge=1, description="Distinct errors kept per rule, the last ones (P8.1).")
