@@ -7,10 +7,8 @@ exactly, too, but in the row of the node's status under the rule ``OVERFLOW``, w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from cloud.counting import CounterKey, ErrorKey, ErrorTally, Tally
 from cloud.stores.bulk import KeyLookup
@@ -20,7 +18,10 @@ from common.resource import DEFAULT_NAMESPACE
 OVERFLOW = "_other"  # an underscore is in no DNS name
 KNOWN_MAX = 65_536  # rows that are remembered; above that all are forgotten, and looked up again
 
-_ROWS = select(counter_rows.c.rows).where(counter_rows.c.node == bindparam("of"))
+_OF = counter_rows.c.node == bindparam("of")
+_ROWS = select(counter_rows.c.rows).where(_OF)
+_SET = update(counter_rows).where(_OF)
+_FIRST = insert(counter_rows).values(node=bindparam("of"))
 
 
 class CounterBound:
@@ -29,14 +30,9 @@ class CounterBound:
     What is known is safe to keep: a row of counters is never deleted.
     """
 
-    def __init__(self, rows_max: int, dialect: str) -> None:
+    def __init__(self, rows_max: int) -> None:
         self._rows_max = rows_max
         self._known: set[CounterKey] = set()
-        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        added = insert(counter_rows).values(node=bindparam("of"), rows=bindparam("more"))
-        self._add = added.on_conflict_do_update(
-            index_elements=["node"], set_={"rows": counter_rows.c.rows + added.excluded.rows}
-        )
         self._there = KeyLookup(counters, CounterKey._fields)
         self.overflowed = 0  # tallies that were counted under OVERFLOW
 
@@ -69,10 +65,10 @@ class CounterBound:
         new = [key for key in keys if key not in there]
         if not new:
             return []
-        held = conn.execute(_ROWS, {"of": node}).scalar() or 0
-        room = max(0, self._rows_max - held)
-        if new[:room]:
-            conn.execute(self._add, {"of": node, "more": len(new[:room])})
+        held: int | None = conn.execute(_ROWS, {"of": node}).scalar()
+        room = max(0, self._rows_max - (held or 0))
+        rows = (held or 0) + len(new[:room])
+        conn.execute(_FIRST if held is None else _SET, {"of": node, "rows": rows})
         return new[room:]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, BindParameter, Connection, Table, Text, and_, bindparam, cast, column, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from common.rows import execute_rows
@@ -137,6 +138,11 @@ class KeyLookup:
             conn, self._text, lambda cursor: cursor.execute(self._text, values).fetchall()
         )
         return rows
+
+
+def dialect_insert(dialect: str) -> Any:
+    """Return the INSERT that has ON CONFLICT, which each dialect has in a module of its own."""
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 def drive(conn: Connection, text: str, work: Callable[[Any], Any]) -> Any:

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Double, and_, bindparam, cast, delete, exists, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.marking import mark_changed
 from cloud.stores.rates import MINUTE, begin
 from cloud.stores.status import (
@@ -236,8 +236,9 @@ def _write(conn: Connection, each: Transition, now: float) -> bool:
     names = {**each.key._asdict(), "type": each.type}
     values = {"status": each.status, "reason": each.reason, "message": each.message}
     if not each.was:
-        insert: Any = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-        new = insert(conditions).values(**names, **values, since=now).on_conflict_do_nothing()
+        new = (
+            dialect_insert(conn.dialect.name)(conditions).values(**names, **values, since=now).on_conflict_do_nothing()
+        )
         return bool(conn.execute(new).rowcount)
     of = {f"of_{name}": value for name, value in names.items()}
     if tuple(conn.execute(_LOCKED, of).first() or ()) != (each.was, each.was_reason):

@@ -7,41 +7,34 @@ matter. Rows are locked in the order of their keys, after those of counters.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, func, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from cloud.stores.bulk import Bulk
+from cloud.stores.bulk import Bulk, dialect_insert
 from cloud.stores.tables import changes, counters, objects
 
 Key = tuple[str, str, str]  # namespace, rule, uid
 _NAMES = ("namespace", "rule", "uid")
 
 
-class Marks:
-    """The statement that marks, for one dialect."""
-
-    def __init__(self, dialect: str) -> None:
-        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        statement = insert(changes)
-        new = {"version": changes.c.version + literal_column("1"), "changed_at": statement.excluded.changed_at}
-        upsert = statement.on_conflict_do_update(index_elements=list(_NAMES), set_=new)
-        self._bulk = Bulk(upsert, (*_NAMES, "version", "changed_at"))
-
-    def write(self, conn: Connection, rules: Iterable[Key], at: float) -> None:
-        """Raise the version of what is told of these rules; ``at`` is unix seconds."""
-        rows = [(*key, 1, at) for key in sorted(set(rules))]
-        if rows:
-            self._bulk.execute_rows(conn, rows)
-
-
-_BY_DIALECT = {name: Marks(name) for name in ("sqlite", "postgresql")}
+@cache
+def _bulk(dialect: str) -> Bulk:
+    statement = dialect_insert(dialect)(changes)
+    new = {"version": changes.c.version + literal_column("1"), "changed_at": statement.excluded.changed_at}
+    upsert = statement.on_conflict_do_update(index_elements=list(_NAMES), set_=new)
+    return Bulk(upsert, (*_NAMES, "version", "changed_at"))
 
 
 def mark_changed(conn: Connection, rules: Iterable[Key], at: float) -> None:
-    """Raise the version of what is told of these rules (namespace, name, uid), in the transaction that changes it."""
-    _BY_DIALECT[conn.dialect.name].write(conn, rules, at)
+    """Raise the version of what is told of these rules (namespace, name, uid), in the transaction that changes it.
+
+    ``at`` is unix seconds.
+    """
+    rows = [(*key, 1, at) for key in sorted(set(rules))]
+    if rows:
+        _bulk(conn.dialect.name).execute_rows(conn, rows)
 
 
 def seed_changes(conn: Connection, at: float) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Double, and_, case, cast, delete, func, or_, select
 
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.rings import saturating
 from cloud.stores.tables import rates
 
@@ -24,9 +25,9 @@ def begin(at: float, span: int) -> int:
     return int(at) // span * span
 
 
-def add(insert: Any) -> Any:
-    """Return the statement that adds rows to ``rates``, of the dialect's ``insert``."""
-    statement = insert(rates)
+def add(dialect: str) -> Any:
+    """Return the statement that adds rows to ``rates``."""
+    statement = dialect_insert(dialect)(rates)
     new = statement.excluded
     changes = {name: saturating(rates.c[name], new[name]) for name in ("success", "fail")}
     return statement.on_conflict_do_update(index_elements=list(rates.primary_key.columns.keys()), set_=changes)
@@ -47,13 +48,13 @@ def rates_query(now: float, *of: Any) -> Any:
     return select(*key, *sums).where(*of, c.span < DAY, c.start > minute - DAY).group_by(*key)
 
 
-def fold(conn: Connection, insert: Any, now: float, days: int) -> None:
+def fold(conn: Connection, now: float, days: int) -> None:
     """Make hours of minutes and days of hours that are old enough; forget days that are older than ``days``."""
     for span, into, after in ((MINUTE, HOUR, HOUR), (HOUR, DAY, DAY)):
         old = delete(rates).where(rates.c.span == span, rates.c.start <= begin(now, MINUTE) - after - span)
         gone = conn.execute(old.returning(*rates.c)).all()
         if gone:
-            conn.execute(add(insert), _summed(gone, into))
+            conn.execute(add(conn.dialect.name), _summed(gone, into))
     conn.execute(delete(rates).where(rates.c.span == DAY, rates.c.start < begin(now, DAY) - days * DAY))
 
 

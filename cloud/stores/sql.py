@@ -36,7 +36,7 @@ from cloud.stores.bounds import CounterBound
 from cloud.stores.conflicts import Claim
 from cloud.stores.engine import is_of_values, make_engine
 from cloud.stores.losses import write_losses
-from cloud.stores.marking import Marks, seed_changes
+from cloud.stores.marking import seed_changes
 from cloud.stores.migrations import migrate
 from cloud.stores.owners import Owners
 from cloud.stores.presence import apply_presence
@@ -110,6 +110,8 @@ class SqlStore(SqlReads):
     ) -> None:
         super().__init__(settings)
         self._url, self._fault, self._mark_changes = url, fault, mark_changes
+        self._owners, self._bound = Owners(), CounterBound(settings.counters_per_node_max)
+        self._statistics = Statistics(settings)
         self._engine: Engine | None = None
         self._connection: Connection | None = None  # the writer's
         self._writer: GroupWriter[_Op, _Done] = GroupWriter(
@@ -158,10 +160,6 @@ class SqlStore(SqlReads):
             )
         self._statements = Statements(self._engine.dialect.name)
         self._rings = Rings(self._settings, self._statements.insert)
-        self._owners = Owners()
-        self._marks = Marks(self._engine.dialect.name) if self._mark_changes else None
-        self._bound = CounterBound(self._settings.counters_per_node_max, self._engine.dialect.name)
-        self._statistics = Statistics(self._settings, self._statements.insert)
         with self._engine.begin() as conn:
             self._rings.trim(conn)
             if self._mark_changes:
@@ -320,7 +318,7 @@ class SqlStore(SqlReads):
     def _tools(self) -> Tools:
         limits = self._settings
         return Tools(
-            self._statements, self._rings, self._owners, self._bound, self._marks, limits.epochs_per_node_max,
+            self._statements, self._rings, self._owners, self._bound, self._mark_changes, limits.epochs_per_node_max,
             limits.losses_per_node_max,
         )  # fmt: skip
 
@@ -363,12 +361,11 @@ class SqlStore(SqlReads):
     def statistics(self) -> dict[str, int]:
         """See Store."""
         waiting, groups, retries = self._writer.waiting, self._writer.groups, self._writer.retries
-        found = {**self._counts, "waiting": waiting, "groups": groups, "retries": retries}
-        if self._engine is not None:
-            found["counters_overflowed"] = self._bound.overflowed
-            found["statistics_waiting"] = self._statistics.waiting
-            found["statistics_dropped"] = self._statistics.dropped
-        return found
+        return {
+            **self._counts, "waiting": waiting, "groups": groups, "retries": retries,
+            "counters_overflowed": self._bound.overflowed, "statistics_waiting": self._statistics.waiting,
+            "statistics_dropped": self._statistics.dropped,
+        }  # fmt: skip
 
 
 def _done(conn: Connection, op: _Task) -> Any:

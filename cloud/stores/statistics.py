@@ -10,14 +10,14 @@ depends on this: a controller that is killed loses the statistics that it had no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
 
 from sqlalchemy import Connection, delete
 
 from cloud.counting import TOTAL_MAX, CounterKey, Tally
 from cloud.settings import StoreSettings
 from cloud.stores import rates
-from cloud.stores.bulk import Bulk
+from cloud.stores.bulk import Bulk, dialect_insert
 from cloud.stores.latency import SLOT_S, SLOTS, bucket_of, histogram, slot_of
 from cloud.stores.rings import saturating
 from cloud.stores.tables import latencies
@@ -70,16 +70,9 @@ class _Gathered:
 class Statistics:
     """Gathers and writes. Writer thread only."""
 
-    def __init__(self, settings: StoreSettings, dialect_insert: Any) -> None:
-        self._settings, self._insert = settings, dialect_insert
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
         self._gathered: dict[Key, _Gathered] = {}  # in the order in which their turn comes
-        statement = dialect_insert(latencies)
-        changes = {"count": saturating(latencies.c.count, statement.excluded.count)}
-        upsert = statement.on_conflict_do_update(
-            index_elements=list(latencies.primary_key.columns.keys()), set_=changes
-        )
-        self._latencies = Bulk(upsert, latencies.columns.keys())
-        self._rates = Bulk(rates.add(dialect_insert), rate_rows.columns.keys())
         self._folded = 0  # the minute of the last fold
         self.dropped = 0
 
@@ -148,15 +141,25 @@ class Statistics:
             for key, found in ordered
             for at, count in sorted((found.buckets or {}).items())
         ]
+        minutes, buckets = _bulks(conn.dialect.name)
         if by_minute:
-            self._rates.execute_rows(conn, by_minute)
+            minutes.execute_rows(conn, by_minute)
         if by_bucket:
-            self._latencies.execute_rows(conn, by_bucket)
+            buckets.execute_rows(conn, by_bucket)
 
     def fold(self, conn: Connection, now: float) -> None:
         """Once a minute: add old rates up, forget what is too old."""
         minute = rates.begin(now, rates.MINUTE)
         if minute != self._folded:
-            rates.fold(conn, self._insert, now, self._settings.rate_days)
+            rates.fold(conn, now, self._settings.rate_days)
             conn.execute(delete(latencies).where(latencies.c.start <= slot_of(now) - SLOTS * SLOT_S))
             self._folded = minute
+
+
+@cache
+def _bulks(dialect: str) -> tuple[Bulk, Bulk]:
+    """The statements that add to ``rates`` and ``latencies``."""
+    new = dialect_insert(dialect)(latencies)
+    changes = {"count": saturating(latencies.c.count, new.excluded.count)}
+    upsert = new.on_conflict_do_update(index_elements=list(latencies.primary_key.columns.keys()), set_=changes)
+    return Bulk(rates.add(dialect), rate_rows.columns.keys()), Bulk(upsert, latencies.columns.keys())

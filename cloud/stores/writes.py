@@ -33,7 +33,7 @@ from cloud.stores.bounds import CounterBound
 from cloud.stores.bulk import Bulk, Lookup
 from cloud.stores.conflicts import Held
 from cloud.stores.losses import EDGE, Loss, cloud_lost, restored_copy, write_losses
-from cloud.stores.marking import Marks
+from cloud.stores.marking import mark_changed
 from cloud.stores.owners import Owners
 from cloud.stores.presence import Origin
 from cloud.stores.rings import Rings, saturating
@@ -117,13 +117,13 @@ def _add_tally(new: Any) -> dict[str, Any]:
 
 
 class Tools(NamedTuple):
-    """What a commit works with. ``marks`` is None when nobody is told of rules onward."""
+    """What a commit works with. ``mark``: somebody is told of rules onward (P8.2)."""
 
     statements: Statements
     rings: Rings
     owners: Owners
     bound: CounterBound
-    marks: Marks | None
+    mark: bool
     epochs_max: int
     losses_max: int
 
@@ -317,9 +317,9 @@ class StatusCommit:
         self.committed.append(counted)
         self._statements.counters.execute_rows(self._conn, _counter_rows(bounded.tallies))
         self._rings.write(self._conn, bounded.errors(effects.errors()), effects.samples)
-        if self._tools.marks is not None:
+        if self._tools.mark:
             at = max(tally.last_at for tally in bounded.tallies.values())
-            self._tools.marks.write(self._conn, {(key[0], key[1], key[3]) for key in bounded.tallies}, at)
+            mark_changed(self._conn, {(key[0], key[1], key[3]) for key in bounded.tallies}, at)
 
     def _write_progress(self) -> None:
         rows = []

@@ -57,6 +57,7 @@ async def test_a_silent_nodes_share_is_stale(tmp_path: Path) -> None:
     assert states == {59: [APPLIED, APPLIED, STALE], 61: [STALE, APPLIED, STALE], 91: [STALE, STALE, STALE]}
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("rules", [1, 40])
 async def test_the_number_of_queries_does_not_depend_on_the_rules(tmp_path: Path, rules: int) -> None:
     """One rule or forty cost the same few queries, each by the rules' keys: a sink may ask for hundreds at once."""
