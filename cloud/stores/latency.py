@@ -29,8 +29,8 @@ def middle_of(bucket: int) -> int:
     if bucket < 8:
         return bucket
     shift = (bucket >> 2) - 1
-    low = (4 + (bucket & 3)) << shift
-    return low + (1 << shift >> 1)
+    low, high = (4 + (bucket & 3)) << shift, (5 + (bucket & 3)) << shift
+    return 2 * low * high // (low + high)  # as far from both, in parts of them
 
 
 @cache

@@ -60,10 +60,10 @@ def url_in(directory: Path) -> str:
 
 @asynccontextmanager
 async def open_store(
-    directory: Path, *, fault: Callable[[str], None] = lambda point: None, **settings: Any
+    directory: Path, *, fault: Callable[[str], None] = lambda point: None, mark_changes: bool = False, **settings: Any
 ) -> AsyncIterator[SqlStore]:
     """A started store of ``directory``, stopped at the end."""
-    store = SqlStore(url_in(directory), StoreSettings(**settings), fault=fault)
+    store = SqlStore(url_in(directory), StoreSettings(**settings), fault=fault, mark_changes=mark_changes)
     await store.start()
     try:
         yield store
