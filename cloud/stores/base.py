@@ -133,7 +133,8 @@ class NodeRow(msgspec.Struct, frozen=True):
 class RuleRow(msgspec.Struct, frozen=True):
     """Counts of a rule, over all nodes (``node`` empty) or of one node; always the sum of the same rows (P8.1).
 
-    ``outcomes`` counts by ``<status>/<outcome>/<reason>`` as they came. Durations are microseconds.
+    ``outcomes`` counts by ``<status>/<outcome>/<reason>`` as they came. Durations are microseconds. What follows is of
+    all nodes only: percentiles of the last one to two hours, executions, and status and reason of the conditions.
     """
 
     namespace: str
@@ -148,6 +149,15 @@ class RuleRow(msgspec.Struct, frozen=True):
     last_success: float = 0
     last_failure: float = 0
     outcomes: dict[str, int] = {}
+    p50_us: int = 0
+    p95_us: int = 0
+    last_minute: int = 0
+    last_hour: int = 0
+    last_day: int = 0
+    ready: str = ""
+    ready_reason: str = ""
+    degraded: str = ""
+    degraded_reason: str = ""
 
 
 class ErrorRow(msgspec.Struct, frozen=True):
