@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 STATISTICS_S = 5.0  # between two writes of rates and latencies: what a controller that is killed may lose of them
 STOP_S = 2.0  # that a stop waits for the last of them
-LOOKS_SHARE = 20  # a look at the conditions is followed by a pause of at least so many times its own time
+TRANSITIONS_AT_ONCE = 250  # in one transaction: results wait for it
+LOOKS_SHARE = 50  # a look at the conditions is followed by a pause of at least so many times its own time
 
 
 class Upkeep:
@@ -82,9 +83,10 @@ class Upkeep:
         terms = Terms(now, self._stale_s, heard, share, minutes)
         found = await self._store.read(lambda conn: transitions(conn, terms))
         self._counts["looks"] += 1
-        if not found:
-            return 0
-        changed = await self._store.write(lambda conn: write_transitions(conn, found, now, mark=mark))
+        changed = 0
+        for at in range(0, len(found), TRANSITIONS_AT_ONCE):
+            some = found[at : at + TRANSITIONS_AT_ONCE]
+            changed += await self._store.write(lambda conn, some=some: write_transitions(conn, some, now, mark=mark))  # type: ignore[misc]
         self._counts["transitions"] += changed
         return changed
 
