@@ -24,6 +24,7 @@ from cloud.settings import Settings, store_url
 from cloud.standby import Sharing, first_uplink
 from cloud.stores.base import Store
 from cloud.stores.sql import SqlStore
+from cloud.upkeep import Upkeep
 from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
 from common.config import make_data_dir
@@ -99,6 +100,7 @@ class Controller:
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
         self._ledger = Ledger(self.sessions, self.store, self._clock)
+        self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected)
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics
         )
@@ -135,12 +137,14 @@ class Controller:
             self._undo.append(self._health.stop)
             self.downstream.start()
             self._undo.append(self.downstream.stop)
+            self._undo.append(self._upkeep.stop)
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             await self.layer.start()
             self._undo.append(self.layer.stop)
             self._tasks.start("announce", self._announcing.run)
             self._tasks.start("sharing", self._sharing.run)
+            self._upkeep.start(self._tasks)
             self._undo.append(self._tasks.stop)
             if self.api is not None:
                 self._undo.append(self.api.stop)
@@ -220,6 +224,7 @@ class Controller:
             "refusals": self._refusals.statistics(),
             "dead_letters": self._letters.statistics(),
             "ledger": self._ledger.statistics(),
+            "upkeep": self._upkeep.statistics(),
             "sessions": self.sessions.statistics(),
             "sharing": self._sharing.statistics(),
             "store": self.store.statistics(),

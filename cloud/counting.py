@@ -1,8 +1,9 @@
 """What a batch of results does to counters, errors and the ring of single results (protocol P8.1, P8.6). Pure values.
 
 Theory of operation. A commit group holds thousands of results of a few rules, so the work per result is one dictionary
-look-up and four additions; what is written afterwards is proportional to the rules, not to the results. Counters take
-every result. Errors and the ring are bounded here already, before anything reaches the database.
+look-up and one duration in a list, which is counted, summed and put into a histogram afterwards; what is written is
+proportional to the rules, not to the results. Counters take every result. Errors and the ring are bounded here already,
+before anything reaches the database.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ KEY_CHARS_MAX = 64  # of reason, outcome and uid in a key; longer ones are cut, 
 
 
 class CounterKey(NamedTuple):
-    """What is counted apart."""
+    """What is counted apart. Keys sort in the order in which rows are locked: by rule and node (P5.7)."""
 
     namespace: str
     rule: str
-    uid: str
     node: str
+    uid: str
     status: str
     outcome: str
     reason: str
+
+    @property
+    def of_rule(self) -> tuple[str, str, str]:
+        """Namespace, rule and uid."""
+        return self[0], self[1], self[3]
 
 
 class ErrorKey(NamedTuple):
@@ -39,13 +45,43 @@ class ErrorKey(NamedTuple):
 
 
 class Tally:
-    """A counter's change. Durations are microseconds, times unix seconds by the cloud's clock."""
+    """A counter's change. Durations are microseconds, times unix seconds by the cloud's clock.
 
-    __slots__ = ("count", "duration_max", "duration_sum", "first_at", "last_at")
+    ``durations`` are those of single executions. Of a summary only sum and maximum are known: ``summed`` holds one
+    execution with the maximum, and the others with their mean, each as (duration, executions).
+    """
+
+    __slots__ = ("durations", "first_at", "last_at", "summed", "summed_total")
 
     def __init__(self, at: float) -> None:
-        self.count = self.duration_sum = self.duration_max = 0
+        self.durations: list[int] = []
+        self.summed: list[tuple[int, int]] | None = None  # few have any, and thousands of tallies live at once
+        self.summed_total = 0
         self.first_at = self.last_at = at
+
+    def add_summary(self, result: ExecResult) -> None:
+        """Add a result of several executions."""
+        others, longest = result.count - 1, max(result.duration_max, result.duration_us)
+        parts = [(max(result.duration_sum - longest, 0) // others, others), (longest, 1)]
+        self.summed = [*self.summed, *parts] if self.summed else parts
+        self.summed_total += result.duration_sum
+
+    def sums(self) -> tuple[int, int, int]:
+        """Return executions, the sum of their durations and the longest one."""
+        durations = self.durations
+        if not self.summed:
+            return len(durations), sum(durations), max(durations)
+        count = len(durations) + sum([count for _, count in self.summed])
+        longest = max(*durations, *[duration for duration, _ in self.summed])
+        return count, sum(durations) + self.summed_total, longest
+
+    def merge(self, other: Tally) -> None:
+        """Add another change of the same counter."""
+        self.durations += other.durations
+        self.summed = [*(self.summed or ()), *(other.summed or ())]
+        self.summed_total += other.summed_total
+        self.first_at = min(self.first_at, other.first_at)
+        self.last_at = max(self.last_at, other.last_at)
 
 
 class ErrorTally:
@@ -113,7 +149,6 @@ class Effects:
         self._by_origin: dict[tuple[str, str], dict[tuple[str, str, str, str, str], Tally]] = {}
         self._errors: dict[tuple[str, str, str], dict[tuple[str, str], ErrorTally]] = {}
         self.samples: list[Sample] = []
-        self.results = 0
 
     def add(self, node: str, namespace: str, results: Sequence[ExecResult], at: float, msg_id: str = "") -> None:
         """Count the results of one message that came at ``at`` (unix seconds). A summary weighs its ``count``."""
@@ -126,18 +161,11 @@ class Effects:
             tally = get(key)
             if tally is None:
                 tally = tallies[key] = Tally(at)
-            count = result.count
-            duration = result.duration_us
-            tally.count += count
-            if count == 1:
-                tally.duration_sum += duration
-                if duration > tally.duration_max:
-                    tally.duration_max = duration
+            if result.count == 1:
+                tally.durations.append(result.duration_us)
             else:
-                tally.duration_sum += result.duration_sum
-                tally.duration_max = max(tally.duration_max, result.duration_max, duration)
+                tally.add_summary(result)
             tally.last_at = at
-            self.results += count
             if status == FAIL:
                 self._add_error(node, namespace, result, at)
             if status in budget and self._sampler.take(namespace, rule, status):
@@ -159,15 +187,13 @@ class Effects:
         found: dict[CounterKey, Tally] = {}
         for (namespace, node), tallies in self._by_origin.items():
             for (rule, uid, status, outcome, reason), tally in tallies.items():
-                key = CounterKey(
-                    namespace, rule, _cut(uid), node, status, _cut(outcome), _cut(reason)
-                )  # fmt: skip
+                key = CounterKey(namespace, rule, node, _cut(uid), status, _cut(outcome), _cut(reason))
                 known = found.get(key)
                 if known is None:
                     found[key] = tally
                 else:
-                    _merge(known, tally)
-        return dict(sorted(found.items(), key=lambda item: (item[0][:2], item[0].node, item[0])))
+                    known.merge(tally)
+        return {key: found[key] for key in sorted(found)}
 
     def errors(self) -> dict[ErrorKey, ErrorTally]:
         """Return the distinct errors' changes, at most the ring's size per rule, in order of their keys."""
@@ -183,11 +209,3 @@ class Effects:
 
 def _cut(text: str) -> str:
     return text if len(text) <= KEY_CHARS_MAX else text[:KEY_CHARS_MAX]
-
-
-def _merge(into: Tally, other: Tally) -> None:
-    into.count += other.count
-    into.duration_sum += other.duration_sum
-    into.duration_max = max(into.duration_max, other.duration_max)
-    into.first_at = min(into.first_at, other.first_at)
-    into.last_at = max(into.last_at, other.last_at)

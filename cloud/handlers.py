@@ -13,6 +13,7 @@ from cloud.refusals import Refusals
 from cloud.sessions import Sessions, is_retained
 from cloud.stores.base import (
     CONFLICT,
+    NOT_ASSIGNED,
     NOT_STORED,
     RETIRED,
     CommitOutcome,
@@ -194,8 +195,8 @@ class Handlers:
         reason, version = refused.reason, original.header.resourceversion
         error = RefusedError(reason, f"{version}: {refused.detail}")
         # A fault of ours is not answered: the node keeps the message and sends it again.
-        keep = reason in (NOT_STORED, CONFLICT)
-        self.refusals.message(original, error, answer=reason != NOT_STORED, keep=keep)
+        keep = reason in (NOT_STORED, CONFLICT, NOT_ASSIGNED)
+        self.refusals.message(original, error, answer=reason != NOT_STORED, keep=keep, uids=refused.uids)
 
     async def update_node(self, messages: Sequence[Message[Any]]) -> None:
         """Births and offline notices: presence and labels (P7.2). A node speaks only for itself (P3.3)."""

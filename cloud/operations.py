@@ -16,6 +16,7 @@ from cloud.ledger import Ledger
 from cloud.sessions import Sessions
 from cloud.stores.auditing import audit_rows
 from cloud.stores.base import CommitOutcome, Letters, Store
+from cloud.stores.overview import rule_rows
 from common.control import Operation
 from common.errors import ControlError
 
@@ -183,8 +184,11 @@ class Operations:
         return await self._sessions.nodes()
 
     async def get_rules(self, args: dict[str, Any]) -> Any:
-        """Counts per rule; with ``per_node`` per rule and node."""
+        """Counts, latency, rates and conditions per rule; with ``per_node`` counts per rule and node."""
         wanted = _read(args, _RulesArgs)
+        if not wanted.per_node:
+            now = self._letters.now()
+            return await self._store.read(lambda conn: rule_rows(conn, wanted.namespace, wanted.rule, now))
         return await self._store.rules(**msgspec.structs.asdict(wanted))
 
     async def get_results(self, args: dict[str, Any]) -> Any:

@@ -43,6 +43,11 @@ class Progress:
         self.bits |= bit
         return Sight.NEW
 
+    def holds(self, sequence: int) -> bool:
+        """True when this sequence was seen."""
+        ahead = sequence - self.mark
+        return ahead <= 0 or (1 < ahead <= WINDOW and bool(self.bits & (1 << (ahead - 2))))
+
     def _advance(self) -> None:
         """Move the mark over its successor and over all that were seen right behind it."""
         self.mark += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from common.codec import encode
 from common.errors import FieldpostError, QueueFullError, RefusedError
 from common.message import EDGECONTROLLER, ERROR, RESOURCE_GROUP, RESPONSE, Message, new
 from common.messaging.base import MessageLayer, Refused
-from common.models import Refusal, clean_text
+from common.models import UIDS_MAX, Refusal, clean_text
 from common.resource import DEFAULT_NAMESPACE, RULESTATUS, build_resource, is_label
 from common.tasks import Tasks
 from common.topics import UP, topic_of
@@ -84,9 +84,17 @@ class Refusals:
         finally:
             del self._watched[id(message)]
 
-    def message(self, message: Message[Any], error: RefusedError, *, answer: bool = True, keep: bool = True) -> None:
+    def message(
+        self,
+        message: Message[Any],
+        error: RefusedError,
+        *,
+        answer: bool = True,
+        keep: bool = True,
+        uids: Sequence[str] = (),
+    ) -> None:
         """Take a message that was decoded but cannot be accepted. ``answer`` False does not answer it, ``keep`` False
-        makes no dead letter of it.
+        makes no dead letter of it. ``uids``: only the results of these rules are refused.
         """
         self.reasons[error.reason] += 1
         if id(message) in self._watched:
@@ -102,7 +110,7 @@ class Refusals:
         if keep:
             self._keep(node, self._topic(node, message), error.reason, error.detail, payload)
         if answer and node and route.operation not in (RESPONSE, ERROR):
-            refusal = Refusal(error.reason, clean_text(error.detail, DETAIL_BYTES_MAX))
+            refusal = Refusal(error.reason, clean_text(error.detail, DETAIL_BYTES_MAX), uids=list(uids[:UIDS_MAX]))
             self.answer(node, route.resource, message.header.msg_id, refusal)
 
     def _topic(self, node: str, message: Message[Any]) -> str:

@@ -16,6 +16,7 @@ SUCCESS, FAIL = "SUCCESS", "FAIL"
 ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's zero time, what Error.Timestamp says on success
 DETAIL_BYTES_MAX = 2048  # of an error detail (P8.1); longer is cut
 SEQUENCE_MAX = 2**63 - 1
+UIDS_MAX = 64  # that a refusal names; further ones are refused when the rest comes
 
 # Outcomes (flow F5).
 DELIVERED, FILTERED, REJECTED, FAILED, DROPPED = "delivered", "filtered", "rejected", "failed", "dropped"
@@ -128,12 +129,14 @@ class Confirmation(msgspec.Struct, omit_defaults=True):
 class Refusal(msgspec.Struct, omit_defaults=True):
     """The body of an ``error`` reply to a message that can never be accepted (P5.9).
 
-    ``sha256`` (hex, of the payload) names the message when its id could not be read.
+    ``sha256`` (hex, of the payload) names the message when its id could not be read. With ``uids``, only the results of
+    rules with these uids are refused: what else the message holds may come again in another one (P6.4).
     """
 
     reason: str
     detail: str = ""
     sha256: str = ""
+    uids: Annotated[list[Short], Meta(max_length=UIDS_MAX)] = []
 
 
 # Kinds of loss records (P5.8, P5.9, P5.10).

@@ -40,6 +40,23 @@ def _mean(row: dict[str, Any]) -> str:
     return f"{row.get('duration_sum', 0) / count / 1000:.1f}" if count else "-"
 
 
+def _percentile(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{row[name] / 1000:.1f}" if row.get(name) else "-"
+
+
+def _condition(name: str) -> Callable[[dict[str, Any]], str]:
+    """``True``, or ``False (Refused)``: why it is not."""
+
+    def text(row: dict[str, Any]) -> str:
+        status, reason = row.get(name) or "-", row.get(f"{name}_reason")
+        return f"{status} ({reason})" if reason and status not in ("-", _FINE[name]) else status
+
+    return text
+
+
+_FINE = {"ready": "True", "degraded": "False"}
+
+
 def _status(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: str((row.get("status") or {}).get(name, "-"))
 
@@ -99,6 +116,11 @@ RULES = (
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
     Column("MEAN MS", _mean, True),
+    Column("P50 MS", _percentile("p50_us"), True),
+    Column("P95 MS", _percentile("p95_us"), True),
+    Column("PER MIN", _field("last_minute"), True),
+    Column("READY", _condition("ready")),
+    Column("DEGRADED", _condition("degraded")),
     Column("LAST SUCCESS (UTC)", _time("last_success")),
     Column("LAST FAILURE (UTC)", _time("last_failure")),
 )
@@ -118,7 +140,10 @@ RULES_WIDE = (
     Column("OWNER", _field("origin")),
     Column("UID", _field("uid")),
 )
-RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[5:])
+_OF_ALL_NODES = {"P50 MS", "P95 MS", "PER MIN", "READY", "DEGRADED"}
+RULES_PER_NODE = (
+    *RULES[:2], Column("NODE", _field("node")), *(column for column in RULES[5:] if column.title not in _OF_ALL_NODES)
+)  # fmt: skip
 RESULTS = (
     Column("TIME", _field("time"), width=24),
     Column("NODE", _field("node"), width=12),

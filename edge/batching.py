@@ -92,16 +92,17 @@ def _join(items: Iterable[Packed], count_max: int, bytes_max: int) -> Iterator[P
     count = size = 0
     for item in items:
         if part and (count + item.results > count_max or size + len(item.body) + 1 > bytes_max):
-            yield _joined(part)
+            yield joined(part)
             part, count, size = [], 0, 0
         part.append(item)
         count += item.results
         size += len(item.body) + 1
     if part:
-        yield _joined(part)
+        yield joined(part)
 
 
-def _joined(part: list[Packed]) -> Packed:
+def joined(part: Sequence[Packed]) -> Packed:
+    """Return all of ``part``, which are of one namespace, codec and kind, as one, in their order."""
     first = part[0]
     if len(part) == 1:
         return first

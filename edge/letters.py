@@ -12,12 +12,13 @@ from common.codec import CodecName
 from common.errors import RefusedError
 from common.message import new_id
 from common.models import LOST_DROPPED, LOST_VOID, ExecResult, LossRecord, Refusal
-from edge.batching import Frozen, Packed, freeze, loss
+from edge.batching import Frozen, Packed, freeze, joined, loss
 from edge.spooldb import Changes, DeadMessage
 
 # Refusals that no later sending can change. Others (beyond_window, conflict, ...) keep the message where it is.
 FINAL = frozenset({
     "undecodable", "too_large", "route_mismatch", "unknown_type", "invalid_topic", "invalid_resource", "stale_epoch",
+    "not_assigned",
 })  # fmt: skip
 
 
@@ -45,12 +46,17 @@ class Letters(msgspec.Struct):
     done: asyncio.Future[int]
 
 
-def void(message: Frozen, refusal: Refusal, changes: Changes, *, root: str, node: str, low: int, at: float) -> Frozen:
-    """Move ``message`` to the dead letters and return the record that takes its place: same epoch, same sequence."""
+def void(
+    message: Frozen, refusal: Refusal, changes: Changes, *, root: str, node: str, low: int, at: float
+) -> tuple[Frozen, list[Packed]]:
+    """Move ``message`` to the dead letters. Returns the record that takes its place, with the same epoch and sequence,
+    and the results that are not refused, to be frozen anew, when the refusal is of some rules only.
+    """
+    dead, rest = _split(message, refusal, root=root, node=node, at=at)
     record = LossRecord(
         new_id(),
         LOST_VOID,
-        results=message.weight,
+        results=dead.weight,
         messages=1,
         epoch=str(message.epoch),
         first_sequence=message.sequence,
@@ -61,27 +67,48 @@ def void(message: Frozen, refusal: Refusal, changes: Changes, *, root: str, node
     changes.new_dead.append(
         DeadMessage(
             message.msg_id, at, refusal.reason, refusal.detail, message.version, message.topic, message.codec,
-            message.weight, message.payload,
+            dead.weight, dead.payload,
         )
     )  # fmt: skip
-    changes.state.dead += message.weight
+    changes.state.dead += dead.weight
     packed = loss(record, message.codec)
-    return freeze(packed, message.epoch, message.sequence, low, root=root, node=node, timestamp=int(at * 1000))
+    frozen = freeze(packed, message.epoch, message.sequence, low, root=root, node=node, timestamp=int(at * 1000))
+    return frozen, rest
+
+
+def _split(message: Frozen, refusal: Refusal, *, root: str, node: str, at: float) -> tuple[Frozen, list[Packed]]:
+    """Return what of a message is refused, as a message, and the other results."""
+    uids, results = set(refusal.uids), _results(message.payload) if refusal.uids else []
+    refused = [result for result in results if result.rule_uid in uids]
+    if not refused or len(refused) == len(results):
+        return message, []
+    dead = joined([_packed(result, message.codec) for result in refused])
+    whole = freeze(dead, message.epoch, message.sequence, 0, root=root, node=node, timestamp=int(at * 1000))
+    return whole, [_packed(result, message.codec) for result in results if result.rule_uid not in uids]
+
+
+def _results(payload: bytes) -> list[ExecResult]:
+    """The results in a message; none when it cannot be read."""
+    try:
+        content = codecs.decode(payload, ExecResult | list[ExecResult]).content
+    except RefusedError:
+        return []
+    return content if isinstance(content, list) else [content]
+
+
+def _packed(result: ExecResult, codec: CodecName) -> Packed:
+    return Packed(result.project_id, result.rule_id, codec, 1, result.count, codecs.encode(result, codec))
 
 
 def redrive(letters: list[DeadMessage], changes: Changes) -> list[Packed]:
     """Return the results of dead letters as new ones, to be frozen anew; a letter that cannot be read stays."""
     again: list[Packed] = []
     for letter in letters:
-        try:
-            content = codecs.decode(letter.payload, ExecResult | list[ExecResult]).content
-        except RefusedError:
-            continue
-        for result in content if isinstance(content, list) else [content]:
-            body = codecs.encode(result, letter.codec)
-            again.append(Packed(result.project_id, result.rule_id, letter.codec, 1, result.count, body))
-        changes.state.dead -= letter.weight
-        changes.gone_dead.append(letter.id)
+        results = _results(letter.payload)
+        if results:
+            again += [_packed(result, letter.codec) for result in results]
+            changes.state.dead -= letter.weight
+            changes.gone_dead.append(letter.id)
     return again
 
 

@@ -419,9 +419,9 @@ class Spool:
         changes.gone_inputs = list(ended)
         left = set(changes.gone_messages)
         window = {key: message for key, message in self._in_window.items() if key not in left}
-        for op in voids:
-            self._void(op, window, changes)
-        self._promote_lanes([*self._ordered(orders, changes), *(op.packed for op in accepts)], window, changes)
+        again = [packed for op in voids for packed in self._void(op, window, changes)]
+        again += self._ordered(orders, changes)
+        self._promote_lanes([*again, *(op.packed for op in accepts)], window, changes)
 
     def _promote_lanes(self, new: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
         """Freeze what the window has room for, of both lanes in turns; what of the ``new`` finds none waits."""
@@ -444,13 +444,15 @@ class Spool:
         """How many executions wait without a sequence."""
         return self._state.pending - sum(message.weight for message in self._in_window.values())
 
-    def _void(self, op: Void, window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
+    def _void(self, op: Void, window: dict[tuple[int, int], Frozen], changes: Changes) -> list[Packed]:
+        """Put a void record in the place of a message; returns what of it is to be sent in another one."""
         message = window.get(op.key)
         if message is None or not message.weight:  # confirmed meanwhile, or void already
-            return
+            return []
         low, now = self._low(window, changes.state), self._clock.time()
-        window[op.key] = void(message, op.refusal, changes, root=self._root, node=self._node, low=low, at=now)
+        window[op.key], rest = void(message, op.refusal, changes, root=self._root, node=self._node, low=low, at=now)
         changes.new_messages.append(window[op.key])
+        return rest
 
     def _ordered(self, orders: list[Letters], changes: Changes) -> list[Packed]:
         """Do what the operator wants with dead letters; returns what is to be sent."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from cloud.settings.api import ApiSettings
+from cloud.settings.conditions import ConditionSettings
 from cloud.settings.kubernetes import KubernetesSettings
 from cloud.settings.queues import QueueSettings
 from cloud.settings.sharing import SharingSettings
@@ -19,8 +20,8 @@ from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
 __all__ = [
-    "ApiSettings", "CloudSettings", "KubernetesSettings", "QueueSettings", "Settings", "SharingSettings",
-    "StoreSettings", "store_url",
+    "ApiSettings", "CloudSettings", "ConditionSettings", "KubernetesSettings", "QueueSettings", "Settings",
+    "SharingSettings", "StoreSettings", "store_url",
 ]  # fmt: skip
 
 
@@ -44,6 +45,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kubernetes: KubernetesSettings = KubernetesSettings()
     api: ApiSettings = ApiSettings()
     sharing: SharingSettings = SharingSettings()
+    conditions: ConditionSettings = ConditionSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):

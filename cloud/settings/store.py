@@ -31,6 +31,23 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     losses_per_node_max: Annotated[
         int, Meta(ge=1, description="Loss records kept per node; further ones are added up, one sum per kind (P5.8).")
     ] = 10_000
+    counters_per_node_max: Annotated[
+        int,
+        Meta(
+            ge=2,
+            description="Rows of counters (rule, status, outcome, reason) that a node may make. What would make a "
+            "further one is counted under the rule _other.",
+        ),
+    ] = 100_000
+    statistics_rows_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Rows of rates and latencies written at once, every 5 s. With thousands of rules at work a "
+            "rule's turn comes later; counts are always of now.",
+        ),
+    ] = 5000
+    rate_days: Annotated[int, Meta(ge=1, description="Days for which the executions of a rule per day are kept.")] = 30
     errors_per_rule_max: Annotated[
         int, Meta(ge=1, description="Distinct errors kept per rule, the last ones (P8.1).")
     ] = 32

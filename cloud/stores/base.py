@@ -17,6 +17,7 @@ T = TypeVar("T")
 STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
 BEYOND_WINDOW = "beyond_window"  # more than 64 above the mark (P5.7); may be accepted when sent again later
 CONFLICT = "conflict"  # its epoch is in doubt until a person decides (P5.8); the node keeps it
+NOT_ASSIGNED = "not_assigned"  # it holds results of a rule of the cloud's that its node never had (P6.4)
 TOO_MANY_EPOCHS = "too_many_epochs"  # the node has more epochs that are not retired than the setting allows
 RETIRED = "retired"  # its node was deleted (P6.5); the node keeps it, in case it is added again
 NOT_STORED = "not_stored"  # the database does not take it; never confirmed, so the node keeps it
@@ -51,11 +52,15 @@ class Confirmed(NamedTuple):
 
 
 class RefusedStatus(NamedTuple):
-    """A message that a commit did not take, with one of the reasons above."""
+    """A message that a commit did not take, with one of the reasons above.
+
+    ``uids`` are those of the rules that are not its node's.
+    """
 
     message: StatusMessage
     reason: str
     detail: str
+    uids: Sequence[str] = ()
 
 
 class CommitOutcome(msgspec.Struct):
@@ -129,7 +134,8 @@ class NodeRow(msgspec.Struct, frozen=True):
 class RuleRow(msgspec.Struct, frozen=True):
     """Counts of a rule, over all nodes (``node`` empty) or of one node; always the sum of the same rows (P8.1).
 
-    ``outcomes`` counts by ``<status>/<outcome>/<reason>`` as they came. Durations are microseconds.
+    ``outcomes`` counts by ``<status>/<outcome>/<reason>`` as they came. Durations are microseconds. What follows is of
+    all nodes only: percentiles of the last one to two hours, executions, and status and reason of the conditions.
     """
 
     namespace: str
@@ -144,6 +150,15 @@ class RuleRow(msgspec.Struct, frozen=True):
     last_success: float = 0
     last_failure: float = 0
     outcomes: dict[str, int] = {}
+    p50_us: int = 0
+    p95_us: int = 0
+    last_minute: int = 0
+    last_hour: int = 0
+    last_day: int = 0
+    ready: str = ""
+    ready_reason: str = ""
+    degraded: str = ""
+    degraded_reason: str = ""
 
 
 class ErrorRow(msgspec.Struct, frozen=True):
@@ -249,6 +264,13 @@ class Store(Protocol):
 
     async def commit(self, messages: Sequence[StatusMessage]) -> CommitOutcome:
         """Commit effect and progress of the messages in one transaction; what was seen before has no effect (P5.5)."""
+        ...
+
+    async def keep_statistics(self, at: float, *, everything: bool = False) -> None:
+        """Write rates and latencies that were gathered (all, or a second's share), and forget old ones.
+
+        ``at`` is the wall clock (unix seconds). No count depends on it (P8.1).
+        """
         ...
 
     async def presence(

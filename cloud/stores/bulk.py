@@ -11,12 +11,13 @@ The server takes the rows in the order in which they are given, which is the ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, BindParameter, Connection, Text, bindparam, cast, column, func, select
+from sqlalchemy import JSON, BindParameter, Connection, Table, Text, and_, bindparam, cast, column, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from common.rows import execute_rows
@@ -34,19 +35,31 @@ class Bulk:
         self._text = ""
         self._values: Any = None
         self._dialect = ""
+        self._in_order = False  # the driver takes values in the order of the keys
 
     def execute(self, conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement for all ``rows``, which are not empty."""
-        if not self._text:
-            self._compile(conn)
+        self._compile(conn)
         if self._dialect == "postgresql":
             given = {"rows": msgspec.json.encode(rows).decode()}
             drive(conn, self._text, lambda cursor: cursor.execute(self._text, given))
         else:
-            values = list(map(self._values, rows))
-            drive(conn, self._text, lambda cursor: execute_rows(cursor, self._text, values))
+            self._execute_values(conn, list(map(self._values, rows)))
+
+    def execute_rows(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute the statement for all ``rows``, which are not empty; each has its values in the order of the keys."""
+        self._compile(conn)
+        if self._in_order:
+            self._execute_values(conn, rows)
+        else:
+            self.execute(conn, [dict(zip(self._keys, row, strict=True)) for row in rows])
+
+    def _execute_values(self, conn: Connection, values: Sequence[Sequence[Any]]) -> None:
+        drive(conn, self._text, lambda cursor: execute_rows(cursor, self._text, values))
 
     def _compile(self, conn: Connection) -> None:
+        if self._text:
+            return
         self._dialect = conn.dialect.name
         if self._dialect == "postgresql":
             table = self._statement.table
@@ -59,6 +72,7 @@ class Bulk:
         else:
             compiled = self._statement.compile(dialect=conn.dialect, column_keys=self._keys)
             self._text, self._values = str(compiled), itemgetter(*compiled.positiontup)
+            self._in_order = compiled.positiontup == self._keys
 
 
 class Lookup:
@@ -84,6 +98,51 @@ class Lookup:
         values = [given[name] for name in order] if order is not None else given
         rows: list[tuple[Any, ...]] = drive(conn, text, lambda cursor: cursor.execute(text, values).fetchall())
         return rows
+
+
+class KeyLookup:
+    """A query for which of many keys are in a table: the columns ``names``, which an index begins with."""
+
+    KEYS = 64  # of one query; SQLite uses the index for each of so many alternatives, but for no list of rows
+
+    def __init__(self, table: Table, names: Sequence[str]) -> None:
+        columns = [table.c[name] for name in names]
+        self._binds = [[f"{name}_{at}" for name in names] for at in range(self.KEYS)]
+        alternatives = (
+            and_(*(column == bindparam(bind, type_=column.type) for column, bind in zip(columns, binds, strict=True)))
+            for binds in self._binds
+        )
+        self._query = select(*columns).where(or_(*alternatives))
+        self._text = ""
+        self._order: list[str] | None = None
+
+    def present(self, conn: Connection, keys: Iterable[Sequence[str]]) -> set[tuple[str, ...]]:
+        """Return those of ``keys`` that are there."""
+        if not self._text:
+            compiled = self._query.compile(dialect=conn.dialect)
+            self._text, self._order = str(compiled), compiled.positiontup if compiled.positional else None
+        found, wanted = set[tuple[str, ...]](), list(keys)
+        for at in range(0, len(wanted), self.KEYS):
+            some = wanted[at : at + self.KEYS]
+            some += some[-1:] * (self.KEYS - len(some))
+            given = {
+                b: value
+                for binds, key in zip(self._binds, some, strict=True)
+                for b, value in zip(binds, key, strict=True)
+            }
+            found.update(self._fetch(conn, [given[b] for b in self._order] if self._order is not None else given))
+        return found
+
+    def _fetch(self, conn: Connection, values: Any) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = drive(
+            conn, self._text, lambda cursor: cursor.execute(self._text, values).fetchall()
+        )
+        return rows
+
+
+def dialect_insert(dialect: str) -> Any:
+    """Return the INSERT that has ON CONFLICT, which each dialect has in a module of its own."""
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 def drive(conn: Connection, text: str, work: Callable[[Any], Any]) -> Any:

@@ -41,7 +41,8 @@ def nodes_row(row: Any, lost: dict[str, LossSum]) -> NodeRow:
     )
 
 
-def _of_rule(table: Table, namespace: str, rule: str) -> list[Any]:
+def of_rule(table: Table, namespace: str, rule: str) -> list[Any]:
+    """SQL for: the row is of this namespace and rule; empty ones take all."""
     wanted = ((table.c.namespace, namespace), (table.c.rule, rule))
     return [column == value for column, value in wanted if value]
 
@@ -71,7 +72,7 @@ def rules(conn: Connection, namespace: str, rule: str, per_node: bool) -> list[R
             *identity, c.status, c.outcome, c.reason, total, func.sum(cast(c.duration_sum, Double)),
             func.max(c.duration_max), func.min(c.first_at), func.max(c.last_at),
         )
-        .where(*_of_rule(counters, namespace, rule))
+        .where(*of_rule(counters, namespace, rule))
         .group_by(*identity, c.status, c.outcome, c.reason)
         .order_by(*identity, c.status, c.outcome, c.reason)
     )  # fmt: skip
@@ -110,7 +111,7 @@ def results_of(
     conn: Connection, limit: int, namespace: str, rule: str, status: str, since: int | None, before: int | None = None
 ) -> list[ResultRow]:
     """See Store.results."""
-    query = select(*_RESULT_COLUMNS).where(*_of_rule(results, namespace, rule)).limit(limit)
+    query = select(*_RESULT_COLUMNS).where(*of_rule(results, namespace, rule)).limit(limit)
     if status:
         query = query.where(results.c.status == status)
     if before is not None:
@@ -133,14 +134,14 @@ def errors_of(conn: Connection, namespace: str, rule: str, bound: int) -> list[E
             c.namespace, c.rule, c.uid, c.reason, c.detail, c["count"], c.first_at, c.last_at, c.node, c.source_id,
             c.step,
         )
-        .where(*_of_rule(errors, namespace, rule))
+        .where(*of_rule(errors, namespace, rule))
         .order_by(c.namespace, c.rule, c.uid, c.last_at.desc(), c.digest)
     )  # fmt: skip
-    of_rule: Counter[tuple[str, str, str]] = Counter()
+    per_rule: Counter[tuple[str, str, str]] = Counter()
     kept = []
     for row in conn.execute(query):
-        of_rule[row[:3]] += 1
-        if of_rule[row[:3]] <= bound:
+        per_rule[row[:3]] += 1
+        if per_rule[row[:3]] <= bound:
             kept.append(ErrorRow(*row))
     return kept
 

@@ -7,7 +7,7 @@ quarter) above its bound before it is cut back to it. How much was added since i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -27,9 +27,9 @@ from sqlalchemy import (
     update,
 )
 
-from cloud.counting import TOTAL_MAX, Effects, ErrorKey, Sample, Sampler
+from cloud.counting import TOTAL_MAX, Effects, ErrorKey, ErrorTally, Sample, Sampler
 from cloud.settings import StoreSettings
-from cloud.stores.base import CONFLICT, DeadLetter
+from cloud.stores.base import CONFLICT, NOT_ASSIGNED, DeadLetter
 from cloud.stores.bulk import Bulk
 from cloud.stores.tables import dead_letters, errors, nodes, results
 from common.models import clean_text
@@ -80,32 +80,18 @@ class Rings:
         """Return empty effects for one commit group, with this store's bounds."""
         return Effects(self._sampler, self._settings.errors_per_rule_max)
 
-    def counter_rows(self, effects: Effects) -> list[dict[str, Any]]:
-        """Return the rows to add to ``counters``, in the order in which they are locked."""
-        return [
-            {
-                **key._asdict(),
-                "count": min(tally.count, TOTAL_MAX),
-                "duration_sum": min(tally.duration_sum, TOTAL_MAX),
-                "duration_max": min(tally.duration_max, TOTAL_MAX),
-                "first_at": tally.first_at,
-                "last_at": tally.last_at,
-            }
-            for key, tally in effects.counters().items()
-        ]
-
-    def write(self, conn: Connection, effects: Effects) -> None:
+    def write(self, conn: Connection, found: Mapping[ErrorKey, ErrorTally], samples: list[Sample]) -> None:
         """Write errors and single results of one commit group, then trim what grew too far."""
-        self._write_errors(conn, effects)
-        if effects.samples:
-            self._insert_results.execute(conn, [_sample_row(sample) for sample in effects.samples])
-            self._trim_results(conn, effects.samples)
+        self._write_errors(conn, found)
+        if samples:
+            self._insert_results.execute(conn, [_sample_row(sample) for sample in samples])
+            self._trim_results(conn, samples)
         if len(self._added) + len(self._errors_added) > RULES_TRACKED_MAX:
             self.trim(conn)
 
-    def _write_errors(self, conn: Connection, effects: Effects) -> None:
+    def _write_errors(self, conn: Connection, found: Mapping[ErrorKey, ErrorTally]) -> None:
         rows, rules = [], Counter[tuple[str, ...]]()
-        for key, tally in effects.errors().items():
+        for key, tally in found.items():
             rules[key[:3]] += 1
             rows.append({
                 "namespace": key.namespace, "rule": key.rule, "uid": key.uid, "digest": _digest(key),
@@ -160,13 +146,13 @@ class Rings:
             self._letters_added = 0
 
     def _not_again(self, conn: Connection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the letters that are not here yet: an epoch in doubt sends the same ones until a person decides."""
+        """Return the letters that are not here yet: what is in conflict, or whose refusal gets lost, comes again."""
         fresh = []
         c = dead_letters.c
         for row in rows:
-            again = row["reason"] == CONFLICT and conn.execute(
+            again = row["reason"] in (CONFLICT, NOT_ASSIGNED) and conn.execute(
                 update(dead_letters)
-                .where(c.sha256 == row["sha256"], c.node == row["node"], c.reason == CONFLICT)
+                .where(c.sha256 == row["sha256"], c.node == row["node"], c.reason == row["reason"])
                 .values(times=c.times + 1)
             )
             if not again or not again.rowcount:

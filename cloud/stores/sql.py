@@ -32,17 +32,22 @@ from cloud.stores.base import (
     RefusedStatus,
     StatusMessage,
 )
+from cloud.stores.bounds import CounterBound
 from cloud.stores.conflicts import Claim
 from cloud.stores.engine import is_of_values, make_engine
 from cloud.stores.lifecycle import retired_error
 from cloud.stores.losses import write_losses
+from cloud.stores.marking import seed_changes
 from cloud.stores.migrations import migrate
+from cloud.stores.owners import Owners
 from cloud.stores.presence import apply_presence
 from cloud.stores.reads import SqlReads, storage_errors
 from cloud.stores.replacing import replace_node
 from cloud.stores.rings import Rings
+from cloud.stores.statistics import Statistics
 from cloud.stores.tables import SCHEMA_VERSION, nodes
-from cloud.stores.writes import Statements, StatusCommit, lock_nodes
+from cloud.stores.writes import Statements, StatusCommit, Tools, lock_nodes
+from common.clock import SystemClock
 from common.errors import ControlError, RefusedError, StorageError
 from common.faults import Fault, no_fault
 from common.metrics import Histogram
@@ -98,12 +103,17 @@ class SqlStore(SqlReads):
     """A ``Store`` in a SQL database.
 
     Arguments: ``url`` of SQLAlchemy; ``settings`` with all bounds; ``fault`` is called at the named points of a
-    transaction (``effects_written``, ``progress_written``, ``committed``), for tests that crash or fail there.
+    transaction (``effects_written``, ``progress_written``, ``committed``), for tests that crash or fail there;
+    ``mark_changes``: somebody is told of rules onward, so what changes them marks them (P8.2).
     """
 
-    def __init__(self, url: str, settings: StoreSettings, *, fault: Fault = no_fault) -> None:
+    def __init__(
+        self, url: str, settings: StoreSettings, *, fault: Fault = no_fault, mark_changes: bool = False
+    ) -> None:
         super().__init__(settings)
-        self._url, self._fault = url, fault
+        self._url, self._fault, self._mark_changes = url, fault, mark_changes
+        self._owners, self._bound = Owners(), CounterBound(settings.counters_per_node_max)
+        self._statistics = Statistics(settings)
         self._engine: Engine | None = None
         self._connection: Connection | None = None  # the writer's
         self._writer: GroupWriter[_Op, _Done] = GroupWriter(
@@ -154,6 +164,8 @@ class SqlStore(SqlReads):
         self._rings = Rings(self._settings, self._statements.insert)
         with self._engine.begin() as conn:
             self._rings.trim(conn)
+            if self._mark_changes:
+                seed_changes(conn, SystemClock().time())
 
     def _shown(self) -> str:
         try:
@@ -168,6 +180,20 @@ class SqlStore(SqlReads):
         future: asyncio.Future[CommitOutcome] = asyncio.get_running_loop().create_future()
         self._writer.submit(_Batch(list(messages), future))
         return await future
+
+    async def keep_statistics(self, at: float, *, everything: bool = False) -> None:
+        """See Store."""
+        statistics, taken = self._statistics, list[Any]()
+        if not statistics.due(at):
+            return
+
+        def work(conn: Connection) -> None:
+            if not taken:  # the first time: a transaction that is repeated writes the same
+                taken.append(statistics.take(None if everything else self._settings.statistics_rows_max))
+            statistics.write(conn, taken[0])
+            statistics.fold(conn, at)
+
+        await self.write(work)
 
     async def presence(
         self, birth: NodeBirth, epoch: Epoch, at: float, *, retained: bool = False, received: int = 0
@@ -263,6 +289,7 @@ class SqlStore(SqlReads):
             by_kind[type(op)].append(op)
         done: _Done = []
         began = time.monotonic()
+        work: StatusCommit | None = None
         with self._writing() as conn:
             births: list[_Presence] = sorted(by_kind[_Presence], key=lambda op: op.birth.node)  # one node's in order
             if conn.dialect.name == "postgresql":
@@ -271,14 +298,7 @@ class SqlStore(SqlReads):
                 done.append((op, self._presence(conn, op)))
             batches: list[_Batch] = by_kind[_Batch]
             if any(batch.messages for batch in batches):
-                work = StatusCommit(
-                    conn,
-                    self._statements,
-                    self._rings,
-                    self._settings.epochs_per_node_max,
-                    self._fault,
-                    self._settings.losses_per_node_max,
-                )
+                work = StatusCommit(conn, self._tools(), self._fault)
                 done += zip(batches, work.run([batch.messages for batch in batches]), strict=True)
             else:
                 done += [(batch, CommitOutcome()) for batch in batches]
@@ -290,7 +310,18 @@ class SqlStore(SqlReads):
             done += [(op, _done(conn, op)) for op in by_kind[_Task]]
         self._seconds.observe(time.monotonic() - began)
         self._fault("committed")
+        if work is not None:
+            for remember in work.committed:
+                remember()
+            self._statistics.note(work.tallies)
         return done
+
+    def _tools(self) -> Tools:
+        limits = self._settings
+        return Tools(
+            self._statements, self._rings, self._owners, self._bound, self._mark_changes, limits.epochs_per_node_max,
+            limits.losses_per_node_max,
+        )  # fmt: skip
 
     def _presence(self, conn: Connection, op: _Presence) -> bool | RefusedError:
         claim = Claim(op.birth, op.epoch, op.retained, op.received)
@@ -331,7 +362,11 @@ class SqlStore(SqlReads):
     def statistics(self) -> dict[str, int]:
         """See Store."""
         waiting, groups, retries = self._writer.waiting, self._writer.groups, self._writer.retries
-        return {**self._counts, "waiting": waiting, "groups": groups, "retries": retries}
+        return {
+            **self._counts, "waiting": waiting, "groups": groups, "retries": retries,
+            "counters_overflowed": self._bound.overflowed, "statistics_waiting": self._statistics.waiting,
+            "statistics_dropped": self._statistics.dropped,
+        }  # fmt: skip
 
 
 def _done(conn: Connection, op: _Task) -> Any:

@@ -253,6 +253,62 @@ deliveries = Table(
     sqlite_with_rowid=False,
 )
 
+# How long executions took, as histograms that add up: ``bucket`` is ``cloud.stores.latency.bucket_of`` the duration,
+# ``start`` the hour (unix seconds).
+latencies = Table(
+    "latencies",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("rule", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    Index("latencies_by_start", "start"),
+    sqlite_with_rowid=False,
+)
+
+# Executions in a span of time, which begins at ``start`` (unix seconds). Each execution stands in one row: minutes
+# become hours, hours days (cloud.stores.rates).
+rates = Table(
+    "rates",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("rule", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("span", Integer, primary_key=True, autoincrement=False),  # its length in seconds
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("success", BigInteger, nullable=False),
+    Column("fail", BigInteger, nullable=False),
+    Index("rates_by_start", "span", "start"),
+    sqlite_with_rowid=False,
+)
+
+# Conditions of rules (P8.1). A row is written at a transition only; ``since`` is when ``status`` last changed.
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("rule", String(253), primary_key=True),
+    Column("uid", String(64), primary_key=True),
+    Column("type", String(16), primary_key=True),
+    Column("status", String(7), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("since", Double, nullable=False),
+    Index("conditions_by_status", "type", "status"),
+    sqlite_with_rowid=False,
+)
+
+# How many rows of ``counters`` each node has made since there is this table: their number is bounded.
+counter_rows = Table(
+    "counter_rows",
+    metadata,
+    Column("node", String(63), primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 # Who does what only one controller may do at a time (P8.3, decision 10).
 leases = Table(
     "leases",

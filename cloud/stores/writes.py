@@ -1,6 +1,7 @@
 """What one transaction does with rulestatus messages: effect and progress together, or neither (P5.5, P5.7).
 
-Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (rule, node). The first
+Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (rule, node), then what
+sinks are to hear of. The first
 statement touches the node rows, so two controllers that hold messages of one node follow each other, also when neither
 finds a progress row yet. Nothing read here is kept for the next transaction.
 """
@@ -8,18 +9,19 @@ finds a progress row yet. Nothing read here is kept for the next transaction.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnDefault, Connection, Table, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cloud.counting import Effects
+from cloud.counting import TOTAL_MAX, CounterKey, Effects, Tally
 from cloud.progress import WINDOW, Progress, Sight
 from cloud.stores import conflicts, presence
 from cloud.stores.base import (
     BEYOND_WINDOW,
     CONFLICT,
+    NOT_ASSIGNED,
     RETIRED,
     STALE_EPOCH,
     TOO_MANY_EPOCHS,
@@ -28,9 +30,12 @@ from cloud.stores.base import (
     RefusedStatus,
     StatusMessage,
 )
+from cloud.stores.bounds import CounterBound
 from cloud.stores.bulk import Bulk, Lookup
 from cloud.stores.conflicts import Held
 from cloud.stores.losses import EDGE, Loss, cloud_lost, restored_copy, write_losses
+from cloud.stores.marking import mark_changed
+from cloud.stores.owners import Owners
 from cloud.stores.presence import Origin
 from cloud.stores.rings import Rings, saturating
 from cloud.stores.tables import DOUBTFUL, NORMAL, REPLACED, counters, nodes, progress
@@ -113,20 +118,31 @@ def _add_tally(new: Any) -> dict[str, Any]:
     }
 
 
-class StatusCommit:
-    """One commit group of rulestatus messages inside an open transaction. Used once."""
+class Tools(NamedTuple):
+    """What a commit works with. ``mark``: somebody is told of rules onward (P8.2)."""
 
-    def __init__(
-        self,
-        conn: Connection,
-        statements: Statements,
-        rings: Rings,
-        epochs_max: int,
-        fault: Callable[[str], None],
-        losses_max: int = 10_000,
-    ) -> None:
-        self._conn, self._statements, self._rings = conn, statements, rings
-        self._epochs_max, self._fault, self._losses_max = epochs_max, fault, losses_max
+    statements: Statements
+    rings: Rings
+    owners: Owners
+    bound: CounterBound
+    mark: bool
+    epochs_max: int
+    losses_max: int
+
+
+class StatusCommit:
+    """One commit group of rulestatus messages inside an open transaction. Used once.
+
+    When the transaction is committed, ``committed`` are to be called, and ``tallies`` were counted.
+    """
+
+    def __init__(self, conn: Connection, tools: Tools, fault: Callable[[str], None]) -> None:
+        self._conn, self._tools, self._fault = conn, tools, fault
+        self._statements, self._rings = tools.statements, tools.rings
+        self._epochs_max, self._losses_max = tools.epochs_max, tools.losses_max
+        self._strays: dict[int, list[tuple[str, str]]] = {}
+        self.tallies: dict[CounterKey, Tally] = {}
+        self.committed: list[Callable[[], None]] = []
         self._nodes: dict[str, _Known] = {}
         self._progress: dict[Key, Progress] = {}
         self._epochs: dict[str, int] = {}
@@ -142,7 +158,10 @@ class StatusCommit:
 
     def run(self, batches: Sequence[Sequence[StatusMessage]]) -> list[CommitOutcome]:
         """Give every new message its effect, note it, and say per batch what is committed and what is refused."""
-        self._read([message for batch in batches for message in batch])
+        messages = [message for batch in batches for message in batch]
+        self._read(messages)
+        self._strays, known = self._tools.owners.strays(self._conn, messages)
+        self.committed.append(known)
         effects = self._rings.effects()
         outcomes = [CommitOutcome() for _ in batches]
         last: dict[Key, tuple[int, StatusMessage]] = {}
@@ -192,6 +211,8 @@ class StatusCommit:
             reason, detail = self._objection(message, key)
             if reason:
                 return self._refuse(message, outcome, reason, detail)
+        if id(message) in self._strays and (seen is None or not seen.holds(message.sequence)):
+            return self._refuse_strays(message, outcome)
         if seen is None:
             seen = self._progress[key] = Progress()
             self._uuids[node, epoch.n] = epoch.uuid
@@ -271,8 +292,20 @@ class StatusCommit:
         self._odd[key] = Held(self._progress[key], DOUBTFUL)
         self._conflicts.append((message.node, message.epoch, text, message.received_at))
 
-    def _refuse(self, message: StatusMessage, outcome: CommitOutcome, reason: str, detail: str) -> bool:
-        outcome.refused.append(RefusedStatus(message, reason, detail))
+    def _refuse_strays(self, message: StatusMessage, outcome: CommitOutcome) -> bool:
+        """Refuse a message with results of rules that its node never had: none of it has an effect, for its node
+        replaces it (P5.9) and sends what is left of it anew.
+        """
+        strays = self._strays[id(message)]
+        rule, uid = strays[0]
+        more = f", nor {len(strays) - 1} others" if len(strays) > 1 else ""
+        detail = f"rule {message.namespace}/{rule} with uid {uid[:80]} was never assigned to node {message.node}{more}"
+        return self._refuse(message, outcome, NOT_ASSIGNED, detail, sorted({uid for _, uid in strays}))
+
+    def _refuse(
+        self, message: StatusMessage, outcome: CommitOutcome, reason: str, detail: str, uids: Sequence[str] = ()
+    ) -> bool:
+        outcome.refused.append(RefusedStatus(message, reason, detail, uids))
         self._delta(message.node)[1] += 1
         return False
 
@@ -280,10 +313,17 @@ class StatusCommit:
         return self._deltas.setdefault(node, [0, 0, 0])
 
     def _write_effects(self, effects: Effects) -> None:
-        rows = self._rings.counter_rows(effects)
-        if rows:
-            self._statements.counters.execute(self._conn, rows)
-        self._rings.write(self._conn, effects)
+        tallies = effects.counters()
+        if not tallies:
+            return
+        bounded, counted = self._tools.bound.apply(self._conn, tallies)
+        self.tallies = bounded.tallies
+        self.committed.append(counted)
+        self._statements.counters.execute_rows(self._conn, _counter_rows(bounded.tallies))
+        self._rings.write(self._conn, bounded.errors(effects.errors()), effects.samples)
+        if self._tools.mark:
+            at = max(tally.last_at for tally in bounded.tallies.values())
+            mark_changed(self._conn, {(key[0], key[1], key[3]) for key in bounded.tallies}, at)
 
     def _write_progress(self) -> None:
         rows = []
@@ -313,3 +353,14 @@ class StatusCommit:
             self._losses.append(restored_copy(node, f"conflict-{epoch}", str(epoch), first, 0, said, at))
         if self._losses:
             write_losses(self._conn, insert, self._losses, self._losses_max)
+
+
+def _counter_rows(tallies: Mapping[CounterKey, Tally]) -> list[tuple[Any, ...]]:
+    """Return what to add to ``counters``, by its columns, in the order in which rows are locked."""
+    rows = []
+    for key, tally in tallies.items():
+        count, total, longest = tally.sums()
+        if total > TOTAL_MAX or count > TOTAL_MAX:
+            count, total = min(count, TOTAL_MAX), min(total, TOTAL_MAX)
+        rows.append((*key, count, total, longest, tally.first_at, tally.last_at))
+    return rows

@@ -7,7 +7,18 @@ import pytest
 from tests.cloud import samples
 from tests.support.postgres import Schemas
 
-SUITE = ("test_conflicts", "test_desired", "test_leases", "test_losses", "test_store", "test_store_rings")
+SUITE = (
+    "test_conditions",
+    "test_conflicts",
+    "test_desired",
+    "test_leases",
+    "test_losses",
+    "test_ownership",
+    "test_statistics",
+    "test_status",
+    "test_store",
+    "test_store_rings",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

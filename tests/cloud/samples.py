@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, delete, insert
+
 from cloud.settings import StoreSettings
 from cloud.stores.base import RuleRow, StatusMessage, Store
 from cloud.stores.sql import SqlStore
+from cloud.stores.tables import assignments, objects
 from common.models import FAIL, SUCCESS, Epoch, ErrorMsg, ExecResult, NodeBirth
 
 AT = 1_763_683_200.0
@@ -57,10 +60,10 @@ def url_in(directory: Path) -> str:
 
 @asynccontextmanager
 async def open_store(
-    directory: Path, *, fault: Callable[[str], None] = lambda point: None, **settings: Any
+    directory: Path, *, fault: Callable[[str], None] = lambda point: None, mark_changes: bool = False, **settings: Any
 ) -> AsyncIterator[SqlStore]:
     """A started store of ``directory``, stopped at the end."""
-    store = SqlStore(url_in(directory), StoreSettings(**settings), fault=fault)
+    store = SqlStore(url_in(directory), StoreSettings(**settings), fault=fault, mark_changes=mark_changes)
     await store.start()
     try:
         yield store
@@ -72,3 +75,21 @@ async def totals(store: Store, rule: str = "overheat") -> tuple[int, int]:
     """(SUCCESS, FAIL) of a rule over all nodes."""
     rows: list[RuleRow] = await store.rules(rule=rule)
     return sum(row.success for row in rows), sum(row.fail for row in rows)
+
+
+async def want(store: SqlStore, rule: str, uid: str, version: int = 1, **nodes: dict[str, Any]) -> None:
+    """Write desired state as ``apply`` does: the rule, in the place of one of its name, and its row on each node.
+
+    ``_`` in a node's name stands for -.
+    """
+    key = {"kind": "Rule", "namespace": "default", "name": rule, "uid": uid}
+
+    def work(conn: Connection) -> None:
+        made = {"manifest": "{}", "origin": "api", "created_at": AT, "updated_at": AT}
+        conn.execute(delete(objects).filter_by(kind="Rule", namespace="default", name=rule))
+        conn.execute(insert(objects).values(**key, **made, version=version))
+        for node, fields in nodes.items():
+            row = {"desired": version, "reported": version, "state": "applied", "error": "", "changed_at": AT, **fields}
+            conn.execute(insert(assignments).values(node=node.replace("_", "-"), **key, **row))
+
+    await store.write(work)

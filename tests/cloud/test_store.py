@@ -14,6 +14,7 @@ from cloud.settings import StoreSettings
 from cloud.stores import presence
 from cloud.stores.base import StatusMessage
 from cloud.stores.sql import SqlStore
+from cloud.stores.status import RuleKey, rule_statuses
 from common.errors import StorageError
 from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, totals
 from tests.support.wait import eventually
@@ -305,3 +306,31 @@ async def test_a_url_that_cannot_work_is_one_clear_error(url: str) -> None:
     with pytest.raises(StorageError, match="store"):
         await store.start()
     await store.stop()
+
+
+async def test_sixteen_writers_and_threefold_delivery_leave_counts_exact(tmp_path: Path) -> None:
+    """Where the last of several writers wins, or a repetition counts, numbers are off. Here sixteen write at once, over
+    two controllers, each message comes three times in any order, and all sums are exact: counts, rates, errors (P5.7).
+    """
+    rng = random.Random(11)
+    nodes = [f"edge-{number}" for number in range(16)]
+    async with open_store(tmp_path) as one, open_store(tmp_path) as two:
+
+        async def write(node: str) -> None:
+            window = [status(n, [ok(), bad(count=2)], node=node) for n in range(1, 31)] * 3
+            rng.shuffle(window)
+            for at in range(0, len(window), 5):
+                store = one if rng.random() < 0.5 else two
+                assert not (await store.commit(window[at : at + 5])).refused
+
+        await asyncio.gather(*map(write, nodes))
+        assert await totals(one) == (16 * 30, 16 * 60)
+        assert {row.node: (row.success, row.fail) for row in await two.rules(per_node=True)} == dict.fromkeys(
+            nodes, (30, 60)
+        )
+        assert [(error.detail, error.count) for error in await two.errors()] == [("no answer", 16 * 60)]
+        for store in (one, two):
+            await store.keep_statistics(AT, everything=True)
+        key = RuleKey("default", "overheat", "")
+        (told,) = await one.read(lambda conn: rule_statuses(conn, [key], now=AT + 60, stale_s=60))
+        assert (told.last_minute, told.success, told.fail) == (16 * 90, 16 * 30, 16 * 60)

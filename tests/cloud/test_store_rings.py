@@ -7,7 +7,7 @@ from pathlib import Path
 from cloud.counting import TOTAL_MAX
 from cloud.stores.base import DeadLetter
 from common.models import NodeBirth, NodeStatus
-from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, totals
+from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, totals, want
 
 
 async def test_the_error_ring_keeps_the_last_distinct_ones(tmp_path: Path) -> None:
@@ -101,6 +101,8 @@ async def test_a_rule_row_tells_times_durations_and_outcomes(tmp_path: Path) -> 
 async def test_a_rule_that_is_made_again_starts_from_zero(tmp_path: Path) -> None:
     """Counts and errors are per uid of the rule (P6.2)."""
     async with open_store(tmp_path) as store:
+        for uid in ("u1", "u2"):
+            await want(store, "overheat", uid, edge_1={})
         await store.commit([status(1, [bad(rule_uid="u1")] * 3), status(2, [bad(rule_uid="u2")])])
         assert [(row.uid, row.fail) for row in await store.rules()] == [("u1", 3), ("u2", 1)]
         assert [(row.uid, row.count) for row in await store.errors()] == [("u1", 3), ("u2", 1)]

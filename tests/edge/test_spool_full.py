@@ -140,6 +140,37 @@ async def test_refused_message_becomes_void_and_a_dead_letter(tmp_path: Path):
     db.close()
 
 
+async def test_a_refusal_of_some_rules_leaves_the_others(tmp_path: Path):
+    """P6.4: of a message with several rules' results only the refused ones become a dead letter; the others go out
+    again in a message of their own, and the account balances all the time.
+    """
+    it = Collected(tmp_path, window=UplinkSettings(batch_results=16))
+    results = [result(f"rule-{n}", source_id=str(n), count=n + 1) for n in range(8)]
+    for each in results:
+        each.rule_uid = f"u{each.source_id}"
+    await _fill(it, results)
+    mixed = next(frozen for frozen in it.frozen if len(results_of(frozen)) > 2)
+    held = results_of(mixed)
+    foreign, others = held[1], [each.source_id for each in held if each is not held[1]]
+    it.spool.void((mixed.epoch.n, mixed.sequence), Refusal("not_assigned", "by the test", uids=[foreign.rule_uid]))
+    await eventually(lambda: it.spool.stats.dead == foreign.count)
+    _balance(it)
+    (record,) = _losses(it)
+    assert (record.results, record.first_sequence) == (foreign.count, mixed.sequence)
+    (letter,) = await it.spool.dead()
+    assert codecs.decode(letter.payload, ExecResult | list[ExecResult]).content == foreign
+    await _drain(it)
+    sent = [
+        each.source_id
+        for frozen in it.frozen
+        if frozen.sequence > mixed.sequence and frozen.weight
+        for each in results_of(frozen)
+    ]
+    assert set(others) <= set(sent)
+    assert it.spool.stats.confirmed == sum(each.count for each in results) - foreign.count
+    await it.spool.stop()
+
+
 @pytest.mark.parametrize("order", ["redrive", "drop"])
 async def test_dead_letters_are_redriven_or_dropped(tmp_path: Path, order: str):
     """P5.9, P5.11: redrive sends the results again as new messages; drop makes them a loss; the ledger balances."""

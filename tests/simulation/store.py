@@ -13,7 +13,7 @@ from sqlalchemy import Engine, Executable
 
 from cloud.counting import Effects, Sampler
 from cloud.settings import StoreSettings
-from cloud.stores import presence, writes
+from cloud.stores import bounds, presence, writes
 from cloud.stores.base import CommitOutcome, StatusMessage
 from cloud.stores.rings import Rings
 from cloud.stores.sql import SqlStore, _Batch, _Presence
@@ -61,7 +61,7 @@ def _in_memory() -> SqlStore:
     store = SqlStore(IN_MEMORY, _SETTINGS)
     store._open()
     assert store._engine is not None
-    kept = [vars(module).values() for module in (presence, writes)] + [vars(store._statements).values()]
+    kept = [vars(module).values() for module in (bounds, presence, writes)] + [vars(store._statements).values()]
     constants = [value for values in kept for value in values if isinstance(value, Executable)]
     constants.append(presence._upsert(store._statements.insert))
     store._engine = PreparedConnection(store._engine, constants)  # type: ignore[assignment]
