@@ -358,6 +358,8 @@ def _convert(key: str, kind: Any, value: Any, origin: Origin) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as exc:
+        if _named_section(kind):  # a map of sections: what is wrong in one of them
+            raise origin.error(f"{key}: {exc}") from exc
         given = MASKED if _is_secret(kind) else _yaml(mask_urls(value))
         raise origin.error(f"{key}: given {given}, expected {_expected(_info(kind))}") from exc
 
@@ -380,6 +382,8 @@ def _leaves(cls: type[msgspec.Struct], prefix: str = "", around: msgspec.Struct 
             yield from _leaves(section, key + ".", default if isinstance(default, section) else None)
             continue
         yield _Leaf(key, field.type, default, _description(field.type), _is_secret(field.type))
+        if named := _named_section(field.type):
+            yield from _leaves(named, key + ".NAME.")
 
 
 def _section(kind: Any) -> type[msgspec.Struct] | None:
@@ -390,6 +394,15 @@ def _section(kind: Any) -> type[msgspec.Struct] | None:
     if len(parts) == 1 and isinstance(parts[0], type) and issubclass(parts[0], msgspec.Struct):
         return parts[0]
     return None
+
+
+def _named_section(kind: Any) -> type[msgspec.Struct] | None:
+    """The Struct class of a map of names to sections; None for anything else."""
+    info = _info(kind)
+    if not isinstance(info, inspect.DictType):
+        return None
+    inner = info.value_type.type if isinstance(info.value_type, inspect.Metadata) else info.value_type
+    return inner.cls if isinstance(inner, inspect.StructType) else None
 
 
 def _info(kind: Any) -> inspect.Type:
@@ -447,6 +460,8 @@ def _expected(info: inspect.Type) -> str:
             return f"a list, each {_expected(info.item_type)}"
         case inspect.DictType():
             return f"a map of names, each {_expected(info.value_type)}"
+        case inspect.StructType():
+            return "a section"
         case inspect.UnionType():
             return " or ".join(_expected(part) for part in info.types)
     return type(info).__name__.removesuffix("Type").lower()

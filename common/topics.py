@@ -163,6 +163,11 @@ def controller_presence_topic(root: str, controller: str) -> str:
     return f"{root}/{PRESENCE}/{CLOUD}/{controller}"
 
 
+def status_topic(root: str, namespace: str, rule: str) -> str:
+    """The retained topic of a rule's status, as the cloud tells it onward (P3.4)."""
+    return f"{root}/{STATUS}/{namespace}/{rule}"
+
+
 def check_root(root: str) -> str:
     """Return ``root`` if it can be the first topic level, else raise TopicError."""
     if not root or encode_segment(root) != root or root == _EMPTY:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from cloud.stores.status import RuleStatus
+from cloud.stores.base import ResultRow
+from cloud.stores.status import RuleKey, RuleStatus
 
 
 class Delivered(NamedTuple):
@@ -28,10 +29,10 @@ class Refused(NamedTuple):
 Answer = Delivered | Retry | Refused
 
 
-class Sink(Protocol):
-    """One place to which statuses go. It keeps nothing: what must survive is in the outbox.
+class AnySink(Protocol):
+    """What all sinks have. A sink keeps nothing: what must survive is in the outbox.
 
-    ``name`` is its key in the outbox and in metrics. At most ``batch_max`` statuses come at once, a rule's at most once
+    ``name`` is its key in the outbox and in metrics. At most ``batch_max`` items come at once, a rule's at most once
     in ``interval_s`` seconds, and in all at most ``rate_max`` a second (0: any number).
     """
 
@@ -48,6 +49,37 @@ class Sink(Protocol):
         """Let go of connections."""
         ...
 
+
+class Sink(AnySink, Protocol):
+    """A place to which statuses of rules go."""
+
     async def deliver(self, statuses: Sequence[RuleStatus]) -> Sequence[Answer]:
         """Deliver, within a deadline of the sink's own; one answer for each, in order. Raises nothing."""
+        ...
+
+
+class ResultSink(AnySink, Protocol):
+    """A place to which single results go (P8.6)."""
+
+    async def deliver(self, rows: Sequence[ResultRow]) -> Sequence[Answer]:
+        """As ``Sink.deliver``."""
+        ...
+
+
+@runtime_checkable
+class Connects(Protocol):
+    """A sink that needs a connection of somebody else: it is told nothing while there is none."""
+
+    @property
+    def connected(self) -> bool:
+        """True while something can be told. Whoever connects calls ``Forwarding.wake``."""
+        ...
+
+
+@runtime_checkable
+class Forgets(Protocol):
+    """A sink that keeps a state for each rule, and can clear it when the rule is gone."""
+
+    async def forget(self, keys: Sequence[RuleKey]) -> Sequence[Answer]:
+        """Clear what the sink has of these rules; as ``Sink.deliver``."""
         ...

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from cloud.settings.api import ApiSettings
 from cloud.settings.conditions import ConditionSettings
+from cloud.settings.forward import ForwardSettings
 from cloud.settings.kubernetes import KubernetesSettings
 from cloud.settings.queues import QueueSettings
 from cloud.settings.sharing import SharingSettings
@@ -20,8 +21,8 @@ from cloud.settings.store import StoreSettings
 from common.settings import SharedSettings
 
 __all__ = [
-    "ApiSettings", "CloudSettings", "ConditionSettings", "KubernetesSettings", "QueueSettings", "Settings",
-    "SharingSettings", "StoreSettings", "store_url",
+    "ApiSettings", "CloudSettings", "ConditionSettings", "ForwardSettings", "KubernetesSettings", "QueueSettings",
+    "Settings", "SharingSettings", "StoreSettings", "store_url",
 ]  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class CloudSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api: ApiSettings = ApiSettings()
     sharing: SharingSettings = SharingSettings()
     conditions: ConditionSettings = ConditionSettings()
+    forward: ForwardSettings = ForwardSettings()
 
 
 class Settings(SharedSettings, frozen=True, forbid_unknown_fields=True):
