@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy import Connection
 
 from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
 from cloud.deadletters import DeadLetters
 from cloud.downstream import DownstreamController
+from cloud.forwarders.forwarding import Forwarding, make_sinks
 from cloud.handlers import CONTENT_TYPES, Handlers
 from cloud.ledger import Ledger
 from cloud.metering import Metering
@@ -22,8 +24,9 @@ from cloud.refusals import Refusals
 from cloud.sessions import Sessions
 from cloud.settings import Settings, store_url
 from cloud.standby import Sharing, first_uplink
-from cloud.stores.base import Store
+from cloud.stores.base import CommitOutcome, Store
 from cloud.stores.sql import SqlStore
+from cloud.stores.status import RuleKey, RuleStatus, rule_statuses
 from cloud.upkeep import Upkeep
 from cloud.upstream import UpstreamController, extended, routes
 from common.clock import Clock, SystemClock
@@ -94,21 +97,31 @@ class Controller:
         )
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected
-        self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault)
+        sinks, of_results = make_sinks(cloud.forward, self._link, settings.root, self._clock)
+        marks = bool(sinks) or cloud.kubernetes.enabled
+        self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault, mark_changes=marks)
         self._sharing = Sharing(self.layer, self.store, settings, self._clock, self._say_again)
         self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller)
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
         self._ledger = Ledger(self.sessions, self.store, self._clock)
-        self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected)
-        self._operations = Operations(
-            self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics
-        )
+        self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected, mark=marks)
         self.downstream = DownstreamController(self.layer, self.store, self._clock)
+        self._cluster = None
+        if cloud.kubernetes.enabled:
+            from cloud.sources.cluster import cluster_of  # here, so that a controller without it loads no HTTP client
+
+            self._cluster = cluster_of(cloud.kubernetes, self.downstream, self.store, self._clock, cloud.controller)
+            sinks.append(self._cluster.sink)
+        self.forwarding = Forwarding(
+            cloud.forward, self.store, self._clock, cloud.controller, self._rule_statuses, sinks, of_results
+        )
+        self._operations = Operations(
+            self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics, self.forwarding.rows
+        )
         self._handlers = Handlers(
-            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream,
-            self._operations.committed, fault,
-        )  # fmt: skip
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream, self._committed, fault
+        )
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
@@ -138,6 +151,11 @@ class Controller:
             self.downstream.start()
             self._undo.append(self.downstream.stop)
             self._undo.append(self._upkeep.stop)
+            self._undo.append(self.forwarding.stop)
+            await self.forwarding.start()
+            if self._cluster is not None:
+                self._undo.append(self._cluster.stop)
+                await self._cluster.start()
             self.upstream.start()
             self._undo.append(self.upstream.stop)
             await self.layer.start()
@@ -186,6 +204,7 @@ class Controller:
         self._publish_presence(online=True)
         self._announcing.connected()
         self._sharing.connected()
+        self.forwarding.wake()
 
     def _say_again(self) -> None:
         if self._link.connected and not self._stopping:
@@ -201,6 +220,13 @@ class Controller:
             self._link.publish(self._presence_topic, self._presence(online=online), qos=1, retain=True)
         except TransportError as exc:  # the connection just ended: the will, or the next connect, says it
             log.debug("presence was not published: %s", exc)
+
+    def _committed(self, outcome: CommitOutcome) -> None:
+        self._operations.committed(outcome)
+        self.forwarding.wake()
+
+    def _rule_statuses(self, conn: Connection, keys: Sequence[RuleKey]) -> list[RuleStatus]:
+        return rule_statuses(conn, keys, now=self._clock.time(), stale_s=self.settings.cloud.stale_s)
 
     def _refused(self, refused: Refused) -> None:
         self._refusals.packet(refused)
@@ -229,6 +255,8 @@ class Controller:
             "sharing": self._sharing.statistics(),
             "store": self.store.statistics(),
             "audit": self._audit.statistics(),
+            "forwarders": self.forwarding.statistics(),
+            **({"kubernetes": self._cluster.statistics()} if self._cluster is not None else {}),
             **({"api": self.api.statistics()} if self.api is not None else {}),
         }
 
@@ -245,6 +273,7 @@ class Controller:
     def _families(self) -> Iterator[Family]:
         yield from self._metering.families()
         for owner, values in self.statistics().items():
-            if owner != "controller":
+            if owner not in ("controller", "forwarders"):
                 shown = {name: value for name, value in values.items() if not name.endswith(_QUEUED)}
                 yield from families(owner, shown, set(shown) if owner == "ledger" else _GAUGES)
+        yield from self.forwarding.families()

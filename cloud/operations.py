@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from cloud import operations_rules
 from cloud.deadletters import DeadLetters
+from cloud.forwarders.forwarder import SinkRow
 from cloud.ledger import Ledger
 from cloud.sessions import Sessions
 from cloud.stores.auditing import audit_rows
@@ -135,8 +136,8 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
 class Operations:
     """The operations by name, over store, sessions, dead letters and ledger.
 
-    ``statistics`` gives the parts' statistics by part, ``metrics`` Prometheus' text. Wrong arguments are a
-    ControlError that names the argument.
+    ``statistics`` gives the parts' statistics by part, ``metrics`` Prometheus' text, ``sinks`` a row for each.
+    Wrong arguments are a ControlError that names the argument.
     """
 
     def __init__(
@@ -147,9 +148,10 @@ class Operations:
         ledger: Ledger,
         statistics: Callable[[], Mapping[str, Any]],
         metrics: Callable[[], Awaitable[str]],
+        sinks: Callable[[], list[SinkRow]],
     ) -> None:
         self._store, self._sessions, self._letters, self._ledger = store, sessions, letters, ledger
-        self._statistics, self._metrics = statistics, metrics
+        self._statistics, self._metrics, self._sinks = statistics, metrics, sinks
         self._watchers: set[asyncio.Event] = set()
 
     def table(self) -> dict[str, Operation]:
@@ -162,6 +164,7 @@ class Operations:
             "get.dead_letters": self.get_dead_letters,
             "get.losses": self.get_losses,
             "get.audit": self.get_audit,
+            "get.sinks": self.get_sinks,
             "node.replace": self.node_replace,
             "ledger": self.ledger,
             "dlq.ls": self.dlq_ls,
@@ -215,6 +218,10 @@ class Operations:
         return await self._store.read(
             lambda conn: audit_rows(conn, wanted.limit, wanted.before, wanted.operation, wanted.who)
         )
+    async def get_sinks(self, args: dict[str, Any]) -> Any:
+        """The sinks: what waits, how late it is, what went wrong last."""
+        _read(args, _Nothing)
+        return self._sinks()
 
     async def node_replace(self, args: dict[str, Any]) -> Any:
         """Take the agent that was heard last as the node's own and give up all others (P5.8)."""

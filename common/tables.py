@@ -219,6 +219,18 @@ ENDPOINTS = (
     Column("NOT RIGHT", _not_right),
 )
 ENDPOINTS_WIDE = (*ENDPOINTS, Column("OWNER", _field("origin")), Column("UID", _field("uid")))
+SINKS = (
+    Column("SINK", _field("sink")),
+    Column("BREAKER", _field("breaker")),
+    Column("PENDING", _field("pending"), True),
+    Column("LAG S", lambda row: f"{row.get('lag_s', 0):.1f}", True),
+    Column("DELIVERED", _field("delivered"), True),
+    Column("RETRIES", _field("retries"), True),
+    Column("REFUSED", _field("refused"), True),
+    Column("LAST SUCCESS (UTC)", _time("last_success")),
+    Column("LAST ERROR (UTC)", _time("last_error_at")),
+    Column("ERROR", _field("last_error")),
+)
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 

@@ -122,6 +122,14 @@ def get_losses(
     show(tables.LOSSES, ask(data_dir, "get.losses", node=node, kind=kind, limit=limit), output)
 
 
+@get.command("sinks")
+def get_sinks(data_dir: DataDir = "", output: Format = Output.table) -> None:
+    """Where the status of rules is told onward, what waits there and how late. Example: fieldpost get sinks"""
+    from common import tables
+
+    show(tables.SINKS, ask(data_dir, "get.sinks"), output)
+
+
 def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName = "") -> None:
     """Does the account balance, on nodes and in the cloud? Exit code 1 when not. Example: fieldpost ledger"""
     from common import tables
