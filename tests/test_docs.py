@@ -18,8 +18,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from cloud.forwarders.base import Delivered, Refused
+from cloud.forwarders.events import of_status
+from cloud.forwarders.webhook import WebhookSink
 from cloud.handlers import CONTENT_TYPES
 from cloud.settings import Settings as CloudSettings
+from cloud.settings.forward import WebhookSettings
+from cloud.stores.status import RuleStatus
 from common import codec
 from common.chain.hookpoint import Engine
 from common.checks import check_text
@@ -37,7 +42,7 @@ from edge.rules.httpchains import HttpChains
 from edge.rules.mounting import chain_points
 from edge.settings import Settings as EdgeSettings
 from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
-from tests.docs_support.commands import Program, Shell, fieldpost
+from tests.docs_support.commands import Program, Shell, environment, fieldpost
 from tests.e2e.stack import BUS, Device, Stack
 from tests.support.brokers import Embedded
 from tests.support.client import Client
@@ -185,6 +190,10 @@ def test_json_is_what_the_models_take(block: Block):
     """Payloads decode with the models of the code, and have no field that the models do not know."""
     value = msgspec.json.decode(block.text)
     payload = msgspec.json.encode(value)
+    if "specversion" in value:
+        _assert_known(value["data"], codec.decode_as(msgspec.json.encode(value["data"]), RuleStatus))
+        assert set(value) == set(of_status("fieldpost", msgspec.convert(value["data"], RuleStatus)))
+        return
     if "header" in value:
         kind, operation = value["route"]["resource"].split("/")[3], value["route"]["operation"]
         content = {"response": Confirmation, "error": Refusal}.get(operation) or {**CONTENT_TYPES, RULE: Rule}[kind]
@@ -275,6 +284,39 @@ async def test_example_rules_run_as_readme_says(file: Path, tmp_path: Path, embe
     await shell.stop()
 
 
+@pytest.mark.parametrize("block", of_language("python"), ids=lambda block: block.id)
+def test_python_is_of_an_example(block: Block):
+    """Python in a page stands in an example, which a test runs."""
+    assert any(block.text in file.read_text() for file in (ROOT / "examples").rglob("*.py"))
+
+
+async def test_example_receiver_takes_what_is_signed(tmp_path: Path):
+    """examples/receiver.py takes a controller's events once, and refuses those with another secret."""
+    (tmp_path / "secret").write_text("s3cret")
+    (tmp_path / "other").write_text("another")
+    command = [sys.executable, str(ROOT / "examples" / "receiver.py"), "--port", "0", "--secret-file", "secret"]
+    program = await Program(command, tmp_path, environment()).start()
+    try:
+        await eventually(lambda: "listening on " in program.out, timeout=30)
+        url = program.out.split()[2]
+        relay = RuleStatus("default", "relay", "", version=2, success=3, fail=1)
+        for secret, answer in (("secret", Delivered), ("secret", Delivered), ("other", Refused)):
+            settings = WebhookSettings(
+                url=url, allow_http=True, allow_networks=["127.0.0.0/8"], secret_file=str(tmp_path / secret)
+            )
+            sink = WebhookSink("webhook:t", settings, SystemClock(), "fieldpost")
+            await sink.start()
+            found = await sink.deliver([relay, msgspec.structs.replace(relay, rule="other")])
+            await sink.stop()
+            assert [type(each) for each in found] == [answer, answer]
+        assert program.out.splitlines()[1:] == [
+            "default/relay: 3 delivered, 1 failed", "default/other: 3 delivered, 1 failed"
+        ]  # fmt: skip
+    finally:
+        program.interrupt()
+        assert await program.ended() == 0
+
+
 @pytest.mark.parametrize("settings", [EdgeSettings, CloudSettings])
 def test_example_settings_load(settings: type[msgspec.Struct]):
     """examples/fieldpost.yaml serves the agent and the controller, and names defaults where it says nothing new."""
@@ -312,4 +354,6 @@ def test_every_page_has_its_blocks_closed():
         fences = [line for line in page.read_text().splitlines() if line.startswith("```")]
         assert len(fences) % 2 == 0, name_of(page)
         languages = {block.language for block in blocks(page)}
-        assert languages <= {"", "sh", "console", "yaml", "json", "markdown", "chain", "chains", "cases"}, name_of(page)
+        assert languages <= {"", "sh", "console", "yaml", "json", "markdown", "python", "chain", "chains", "cases"}, (
+            name_of(page)
+        )
