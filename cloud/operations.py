@@ -122,6 +122,7 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     "get.errors": _ErrorsArgs,
     "get.losses": _LossesArgs,
     "get.audit": _AuditArgs,
+    "get.sinks": _Nothing,
     "node.replace": _NodeArgs,
     "ledger": _LedgerArgs,
     "dlq.ls": _LsArgs,
@@ -218,6 +219,7 @@ class Operations:
         return await self._store.read(
             lambda conn: audit_rows(conn, wanted.limit, wanted.before, wanted.operation, wanted.who)
         )
+
     async def get_sinks(self, args: dict[str, Any]) -> Any:
         """The sinks: what waits, how late it is, what went wrong last."""
         _read(args, _Nothing)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cloud.deadletters import LetterRow, Redriven, ShownLetter
+from cloud.forwarders.forwarder import SinkRow
 from cloud.ledger import FleetRow, LedgerRow
 from cloud.stores.assigning import AssignmentRow, Summary
 from cloud.stores.auditing import AuditRow
@@ -123,6 +124,7 @@ ANSWERS: Mapping[str, Any] = {
     "get.results": ResultRow,
     "get.errors": ErrorRow,
     "get.losses": LossRow,
+    "get.sinks": SinkRow,
     "get.audit": AuditRow,
     "node.replace": Replaced,
     "ledger": Account,
