@@ -119,7 +119,7 @@ async def test_more_rows_than_a_page_come_whole(tmp_path: Path, monkeypatch: pyt
         ("http://a:b@host", "holds a user or password"),
         ("http://host:99999", "the port is not a number"),
         ("http://controller.example:9070", "never sent without TLS"),
-        (f"http://127.0.0.1:{free_port()}", "no cloud controller answers at http"),
+        ("http://127.0.0.1:1", "no cloud controller answers at http"),  # nothing listens there
     ],
 )
 def test_a_server_that_cannot_be_asked_is_one_line(url: str, said: str, tmp_path: Path) -> None:
