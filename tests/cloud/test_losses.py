@@ -323,6 +323,8 @@ async def test_a_store_of_version_2_is_brought_up_to_date(tmp_path: Path) -> Non
     with sqlite3.connect(tmp_path / "cloud.db") as conn:
         for table in ("objects", "assignments", "changes", "deliveries", "leases"):
             conn.execute(f"DROP TABLE {table}")
+        for column in ("retired_at", "added_labels", "chosen_for", "rules_revision"):
+            conn.execute(f"ALTER TABLE nodes DROP COLUMN {column}")
         conn.execute("UPDATE fieldpost_schema SET version = 2")
     conn.close()
     async with open_store(tmp_path) as store:
