@@ -19,6 +19,7 @@ import typer
 
 from common.cli import applying
 from common.cli.asking import DataDir, reach_elsewhere, run_until_interrupt, socket_of
+from common.cli.brokering import broker as broker_commands
 from common.cli.chains import chain
 from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(edge_commands, name="edge")
+app.add_typer(broker_commands, name="broker")
 app.add_typer(chain, name="chain")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
