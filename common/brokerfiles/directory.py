@@ -4,9 +4,9 @@
 
     identities.json        who there is, without secrets; the record that everything else follows
     authority/             ca.key, ca.pem: stays with whoever runs the fleet
-    mosquitto/             mosquitto.conf, acl, passwd, ca.pem, crl.pem, server.pem, server.key, health.pem, health.key
+    mosquitto/             mosquitto.conf, acl, passwd, ca.pem, crl.pem, server.pem, server.key, health.pem, .key
     emqx/                  acl.conf, users.csv
-    clients/<owner>/       fieldpost.yaml, ca.pem, password, cert.pem, key.pem; for nodes bus-password, bus-cert.pem, ...
+    clients/<owner>/       fieldpost.yaml, ca.pem, password, cert.pem, key.pem; of a node bus-password, ..., too
 
 All files have mode 0600. A client's directory may be moved to the client: it is not made again, only ``rotate`` does.
 The record is written last, so that what was begun and not ended is done again by the next run.
@@ -97,7 +97,8 @@ class BrokerFiles:
     def init(self, layout: Layout, identities: Sequence[Identity], *, controllers: int = 1) -> list[str]:
         """Make what is missing, keep what is there, and return the names of new identities.
 
-        A later run keeps every secret and takes the new layout; identities are only ever added.
+        A later run keeps every secret and takes the new layout; identities are only ever added, and those that are
+        given with topics get these.
         """
         if not layout.hosts:
             raise ConfigError("a broker without a name cannot have a certificate: give at least one host")
@@ -110,15 +111,21 @@ class BrokerFiles:
             record = self.record() if known else Record(layout)
             record.layout = layout
             wanted = [*of_controllers(controllers), *of_people(), *identities]
+            for each in wanted:
+                if each.read or each.write:
+                    self._permit(record, each)
             return self._add(record, [each for each in wanted if not _find(record, each.name)])
 
     def add_node(self, node: str, read: Sequence[str] = (), write: Sequence[str] = ()) -> list[str]:
-        """Add a node with its two identities; ``read`` and ``write`` are the topics of its bus. Returns the names."""
+        """Add a node with its two identities; ``read`` and ``write`` are the topics of its bus. Returns new names.
+
+        One that exists keeps its secrets and gets these topics.
+        """
         with self._locked():
             return self._add_new(self.record(), of_node(node, tuple(read), tuple(write)))
 
     def add_user(self, name: str, read: Sequence[str] = (), write: Sequence[str] = ()) -> list[str]:
-        """Add an identity of yours with these topics. Returns its name."""
+        """Add an identity of yours with these topics, or give one that exists these. Returns new names."""
         with self._locked():
             return self._add_new(self.record(), [of_other(name, tuple(read), tuple(write))])
 
@@ -168,9 +175,19 @@ class BrokerFiles:
         return identity
 
     def _add_new(self, record: Record, identities: Sequence[Identity]) -> list[str]:
-        if taken := [each.name for each in identities if _find(record, each.name)]:
-            raise ConfigError(f"{taken[0]} exists; fieldpost broker users rotate {taken[0]} gives it new secrets")
-        return self._add(record, identities)
+        for each in identities:
+            self._permit(record, each)
+        return self._add(record, [each for each in identities if not _find(record, each.name)])
+
+    def _permit(self, record: Record, identity: Identity) -> None:
+        """Give an identity that exists the topics of ``identity``."""
+        known = _find(record, identity.name)
+        if known is None:
+            return
+        if known.kind != identity.kind:
+            raise ConfigError(f"{known.name} exists, of kind {known.kind}; choose another name, or revoke it")
+        changed = msgspec.structs.replace(known, read=identity.read, write=identity.write)
+        record.identities[record.identities.index(known)] = changed
 
     def _add(self, record: Record, identities: Sequence[Identity]) -> list[str]:
         record.identities += [self._issue(record, each) for each in identities]

@@ -29,7 +29,8 @@ BusRead = Annotated[
     list[str] | None, typer.Option("--bus-read", help="Filter that <node>-bus may read; {node} is its id; repeatable.")
 ]
 BusWrite = Annotated[
-    list[str] | None, typer.Option("--bus-write", help="Filter that <node>-bus may write; {node} is its id; repeatable.")
+    list[str] | None,
+    typer.Option("--bus-write", help="Filter that <node>-bus may write; as --bus-read."),
 ]
 UserName = Annotated[str, typer.Argument(metavar="NAME", help="User name, which is the client id.")]
 FILES = Path("broker-files")
@@ -84,12 +85,13 @@ def add_node(
     bus_read: BusRead = None,
     bus_write: BusWrite = None,
 ) -> None:
-    """Add a node with its uplink and its bus. Example: fieldpost broker add-node gw-8 --bus-read 'devices/#'"""
+    """Add a node, or change the topics of its bus. Example: fieldpost broker add-node gw-8 --bus-read 'devices/#'"""
     from common.brokerfiles.directory import BrokerFiles
 
     files = BrokerFiles(directory)
     made = files.add_node(node, bus_read or (), bus_write or ())
-    print(f"new      {', '.join(made)}: bring {files.bundle(node)} to the node; {RELOAD}")
+    print(f"new      {', '.join(made)}: bring {files.bundle(node)} to the node; {RELOAD}"
+          if made else f"changed  the topics of {node}-bus; {RELOAD}")  # fmt: skip
 
 
 @broker.command("revoke")
@@ -134,12 +136,13 @@ def users_ls(directory: Directory = FILES, output: Format = Output.table) -> Non
 
 @users.command("add")
 def users_add(name: UserName, directory: Directory = FILES, read: Read = None, write: Write = None) -> None:
-    """Add a user of yours. Example: fieldpost broker users add press-1 --write 'devices/press-1/#'"""
+    """Add a user of yours, or change its topics. Example: fieldpost broker users add p-1 --write 'devices/p-1/#'"""
     from common.brokerfiles.directory import BrokerFiles
 
     files = BrokerFiles(directory)
-    files.add_user(name, read or (), write or ())
-    print(f"new      {name}: its files are in {files.bundle(name)}; {RELOAD}")
+    made = files.add_user(name, read or (), write or ())
+    print(f"new      {name}: its files are in {files.bundle(name)}; {RELOAD}"
+          if made else f"changed  the topics of {name}; {RELOAD}")  # fmt: skip
 
 
 @users.command("rotate")
