@@ -225,7 +225,8 @@ ATTACKS: dict[str, Attack] = {
     "a certificate signed by a node": is_refused(_signed_by_a_node, "certificate|OpenSSL"),
     "the broker's own certificate": is_refused(_as_the_broker, "certificate|OpenSSL"),
     "no certificate": is_refused(
-        lambda scene: Visitor(scene.broker.certificate_port, scene.broker.authority, HOSTILE, "x"), "certificate|OpenSSL"
+        lambda scene: Visitor(scene.broker.certificate_port, scene.broker.authority, HOSTILE, "x"),
+        "certificate|OpenSSL",
     ),
     "own certificate, other name": Attack(_certificate_says_otherwise, f"Denied PUBLISH from {HOSTILE} |{DENIED}"),
     "a packet that is too large": Attack(_floods_one_packet, f"Client {HOSTILE} disconnected|oversize|too large"),

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from common.brokerfiles.directory import BrokerFiles, Layout
 from common.brokerfiles.identities import of_node
 from common.messaging.child import dies_with_parent
 from common.settings import BrokerSettings, TlsSettings
+from tests.support import containers
 from tests.support.brokers import find_mosquitto
 from tests.support.wait import free_port
 
@@ -47,12 +49,14 @@ class SecureBroker:
     def __init__(self, directory: Path) -> None:
         self.port, self.certificate_port = free_port(), free_port()
         self.files = BrokerFiles(directory / "identities")
-        layout = Layout(hosts=(HOST, "localhost"), bind=HOST, port=self.port, certificate_port=self.certificate_port)
+        self._init(Layout(hosts=(HOST, "localhost"), bind=HOST, port=self.port, certificate_port=self.certificate_port))
+        self._log = directory / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _init(self, layout: Layout) -> None:
         nodes = [each for node in (HOSTILE, HONEST, REVOKED) for each in of_node(node, (BUS_READ,), (BUS_WRITE,))]
         self.files.init(layout, nodes)
         self.files.add_user(WATCHER, read=("fieldpost/#", "fleet/#", "devices/#"))
-        self._log = directory / "mosquitto.log"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and return when both listeners are there."""
@@ -104,6 +108,27 @@ class SecureBroker:
     def authority(self) -> Path:
         """The certificate of the fleet's authority."""
         return self.files.directory / "authority" / "ca.pem"
+
+
+class ContainedBroker(SecureBroker):
+    """The same in a container, with the files where the image wants them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.files = BrokerFiles(directory / "identities")
+        self._init(Layout(hosts=(HOST, "localhost"), broker_at=containers.BROKER_AT, data_at=containers.DATA_AT))
+        self._stack = ExitStack()
+        self._container: Any = None
+
+    def start(self) -> None:
+        started = self._stack.enter_context(containers.mosquitto(self.files.directory / "mosquitto"))
+        self.port, self.certificate_port, self._container = started
+        wait_until(lambda: " running" in self.log(), "it starts")
+
+    def stop(self) -> None:
+        self._stack.close()
+
+    def log(self) -> str:
+        return "".join(part.decode(errors="replace") for part in self._container.get_logs())
 
 
 @dataclass

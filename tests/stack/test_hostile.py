@@ -21,21 +21,33 @@ from edge.settings import EdgeSettings, EventbusSettings
 from edge.settings import Settings as AgentSettings
 from edge.status import RuleRef
 from tests.stack.attacks import ATTACKS, MARK, RESULT, Scene
-from tests.stack.secure import HONEST, HOSTILE, REVOKED, WATCHER, SecureBroker, Visitor, said, wait_until
+from tests.stack.secure import (
+    HONEST,
+    HOSTILE,
+    REVOKED,
+    WATCHER,
+    ContainedBroker,
+    SecureBroker,
+    Visitor,
+    said,
+    wait_until,
+)
 from tests.support.brokers import NO_MOSQUITTO, find_mosquitto
+from tests.support.containers import no_containers
 from tests.support.wait import eventually
 
 LAST = b"the last word"
 RULE = RuleRef("default", "relay")
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One broker for all attempts, one node of which is revoked."""
-    if find_mosquitto() is None:
-        pytest.skip(NO_MOSQUITTO)
+@pytest.fixture(scope="module", params=["process", "container"])
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One broker for all attempts, a local process and in a container; one node of it is revoked."""
+    contained = request.param == "container"
+    if reason := no_containers() if contained else NO_MOSQUITTO * (find_mosquitto() is None):
+        pytest.skip(reason)
     directory = tmp_path_factory.mktemp("hostile")
-    broker = SecureBroker(directory)
+    broker = ContainedBroker(directory) if contained else SecureBroker(directory)
     kept = directory / "kept"
     shutil.copytree(broker.files.bundle(REVOKED), kept)
     assert broker.files.revoke(REVOKED) == [REVOKED, f"{REVOKED}-bus"]
@@ -97,7 +109,9 @@ def test_what_each_may_do_works(scene: Scene) -> None:
         node.publish(f"fieldpost/presence/{HONEST}", b"", retain=True)
     certificate = [broker.secret(HONEST, file) for file in ("cert.pem", "key.pem")]
     with broker.with_certificate(*certificate, client_id=HONEST) as node:
-        assert node.publish(f"fieldpost/up/{HONEST}/{RESULT}", b"a result") == 0x10, "by certificate, and nobody listens"
+        assert node.publish(f"fieldpost/up/{HONEST}/{RESULT}", b"a result") == 0x10, (
+            "by certificate, and nobody listens"
+        )
 
 
 async def test_counts_stay_exact_under_all_attempts(scene: Scene, tmp_path: Path) -> None:
@@ -114,7 +128,13 @@ async def test_counts_stay_exact_under_all_attempts(scene: Scene, tmp_path: Path
     try:
         await eventually(lambda: agent.uplink.statistics()["controllers"], what="the agent sees its controller")
         for name, attack in ATTACKS.items():
-            if "controller" in name or "subscribe" in name or "listens" in name or "share" in name or "of another" in name:
+            if (
+                "controller" in name
+                or "subscribe" in name
+                or "listens" in name
+                or "share" in name
+                or "of another" in name
+            ):
                 continue  # they bring owners of their own, who would take the place of these two
             if "signed by a node" in name and shutil.which("openssl") is None:
                 continue
