@@ -59,19 +59,23 @@ class Authority:
         self.certificate = self.file.read_bytes()
         self._issuer = x509.load_pem_x509_certificate(self.certificate)
 
-    def server(self, hosts: Sequence[str], days: int) -> Issued:
-        """Return a certificate for a broker that is reached by these names and addresses."""
+    def server(self, hosts: Sequence[str], days: int, *, peer: bool = False) -> Issued:
+        """Return a certificate for a broker that is reached by these names and addresses.
+
+        ``peer``: one for the connections among the servers of a cluster, where each is client and server.
+        """
         names: list[x509.GeneralName] = []
         for host in hosts:
             try:
                 names.append(x509.IPAddress(ipaddress.ip_address(host)))
             except ValueError:
                 names.append(x509.DNSName(host))
-        return self._issue(hosts[0][:64], days, ExtendedKeyUsageOID.SERVER_AUTH, names)
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if peer else [])]
+        return self._issue("fieldpost cluster" if peer else hosts[0][:64], days, uses, names)
 
     def client(self, name: str, days: float) -> Issued:
         """Return a certificate whose common name is the user name; ``days`` may be negative: one that has expired."""
-        return self._issue(name, days, ExtendedKeyUsageOID.CLIENT_AUTH, [])
+        return self._issue(name, days, [ExtendedKeyUsageOID.CLIENT_AUTH], [])
 
     def revocations(self, revoked: Sequence[tuple[str, int]]) -> bytes:
         """Return the list of revoked certificates, given as (serial, unix seconds)."""
@@ -116,7 +120,7 @@ class Authority:
         )
 
     def _issue(
-        self, name: str, days: float, use: x509.ObjectIdentifier, alternatives: list[x509.GeneralName]
+        self, name: str, days: float, uses: list[x509.ObjectIdentifier], alternatives: list[x509.GeneralName]
     ) -> Issued:
         key, now = ec.generate_private_key(ec.SECP256R1()), self._now()
         end = now + timedelta(days=days)
@@ -129,7 +133,7 @@ class Authority:
             .not_valid_before(min(now, end) - timedelta(seconds=BACKDATED_S))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )

@@ -5,6 +5,7 @@
     identities.json        who there is, without secrets; the record that everything else follows
     authority/             ca.key, ca.pem: stays with whoever runs the fleet
     mosquitto/             mosquitto.conf, acl, passwd, ca.pem, crl.pem, server.pem, server.key, health.pem, .key
+    nats/                  users.conf, ca.pem, server.pem, server.key, peer.pem, peer.key
     emqx/                  acl.conf, users.csv
     clients/<owner>/       fieldpost.yaml, ca.pem, password, cert.pem, key.pem; of a node bus-password, ..., too
 
@@ -33,7 +34,14 @@ from common.brokerfiles.identities import (
     of_people,
 )
 from common.brokerfiles.passwords import emqx_hash, mosquitto_hash, new_password
-from common.brokerfiles.rendering import client_settings, emqx_acl, emqx_users, mosquitto_acl, mosquitto_conf
+from common.brokerfiles.rendering import (
+    client_settings,
+    emqx_acl,
+    emqx_users,
+    mosquitto_acl,
+    mosquitto_conf,
+    nats_users,
+)
 from common.clock import Clock, SystemClock
 from common.errors import ConfigError, TopicError
 from common.topics import check_root
@@ -244,6 +252,11 @@ class BrokerFiles:
             issued = authority.server(layout.hosts, SERVER_DAYS)
             self._put("mosquitto/server.pem", issued.certificate)
             self._put("mosquitto/server.key", issued.key)
+            peer = authority.server(layout.hosts, SERVER_DAYS, peer=True)
+            self._put("nats/server.pem", issued.certificate)
+            self._put("nats/server.key", issued.key)
+            self._put("nats/peer.pem", peer.certificate)
+            self._put("nats/peer.key", peer.key)
             record.server_hosts, record.server_not_after = layout.hosts, issued.not_after
         if not layout.data_at:
             make_private(data)
@@ -258,6 +271,8 @@ class BrokerFiles:
                 self._put(f"clients/{each.owner}/fieldpost.yaml", self._settings(layout, each))
         passwords = {name: text for name, text in self._passwords().items() if name in names}
         self._put("mosquitto/passwd", "".join(f"{name}:{text}\n" for name, text in passwords.items()))
+        self._put("nats/ca.pem", authority.certificate)
+        self._put("nats/users.conf", nats_users(record.identities, layout.root))
         self._put("emqx/acl.conf", emqx_acl(record.identities, layout.root))
         self._put("emqx/users.csv", emqx_users({k: v for k, v in self._emqx().items() if k in names}))
         self._put("identities.json", msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")

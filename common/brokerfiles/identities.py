@@ -55,7 +55,7 @@ def rights_of(identity: Identity, root: str) -> Rights:
         case "controller":
             return Rights(
                 (f"{root}/{UP}/#", f"{root}/{PRESENCE}/#"),
-                (f"{root}/{DOWN}/#", f"{root}/{STATUS}/#", f"{root}/{PRESENCE}/{CLOUD}/{name}"),
+                (f"{root}/{DOWN}/#", f"{root}/{STATUS}/#", f"{root}/{PRESENCE}/{CLOUD}/{name}/#"),
             )
         case "observer":
             return Rights((f"{root}/#",), ())

@@ -103,6 +103,38 @@ def emqx_users(rows: Mapping[str, tuple[str, str]]) -> str:
     return text.getvalue()
 
 
+def nats_users(identities: Iterable[Identity], root: str) -> str:
+    """Return the users of a NATS server, who are known by their certificates, with the same rights.
+
+    MQTT filters become NATS subjects; ``a/#`` is two of them, ``a`` and everything below. What MQTT itself needs there
+    is under ``$MQTT``.
+    """
+    lines = [f"# {_MADE}", "authorization {", "  users: ["]
+    for identity in identities:
+        rights = rights_of(identity, root)
+        speak = _listed(_subjects(rights.write)) if rights.write else '{deny: ">"}'
+        listen = _listed([*_subjects(rights.read), "$MQTT.sub.>", "$MQTT.deliver.pubrel.>"])
+        lines += [
+            f'    {{user: "CN={identity.name}", permissions: {{',
+            f"      publish: {speak}",
+            f"      subscribe: {listen}}}}}",
+        ]
+    return "\n".join([*lines, "  ]", "}", ""])
+
+
+def _subjects(filters: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for text in filters:
+        levels = [level.replace(".", "//") for level in text.split("/")]
+        subject = ".".join({"+": "*", "#": ">"}.get(level, level) for level in levels)
+        found += [subject.removesuffix(".>"), subject] if text.endswith("/#") else [subject]
+    return found
+
+
+def _listed(subjects: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
+
+
 def client_settings(identity: Identity, *, url: str, root: str, at: PurePath) -> str:
     """Return the settings file with which a node, a controller or a person connects; secrets are named, not held.
 

@@ -40,6 +40,7 @@ RELOAD = "then give the broker its files and let it read them: Mosquitto on SIGH
 class _Product(StrEnum):
     mosquitto = "mosquitto"
     emqx = "emqx"
+    nats = "nats"
 
 
 @broker.command("init")
@@ -106,14 +107,14 @@ def revoke(name: UserName, directory: Directory = FILES) -> None:
 @broker.command("acl")
 def acl(
     directory: Directory = FILES,
-    product: Annotated[_Product, typer.Option("--for", help="mosquitto or emqx.")] = _Product.mosquitto,
+    product: Annotated[_Product, typer.Option("--for", help="mosquitto, emqx or nats.")] = _Product.mosquitto,
 ) -> None:
     """Print the ACL. Example: fieldpost broker acl --for emqx"""
     from common.brokerfiles.directory import BrokerFiles
-    from common.brokerfiles.rendering import emqx_acl, mosquitto_acl
+    from common.brokerfiles.rendering import emqx_acl, mosquitto_acl, nats_users
 
     record = BrokerFiles(directory).record()
-    render = emqx_acl if product is _Product.emqx else mosquitto_acl
+    render = {_Product.mosquitto: mosquitto_acl, _Product.emqx: emqx_acl, _Product.nats: nats_users}[product]
     print(render(record.identities, record.layout.root), end="")
 
 
