@@ -25,7 +25,12 @@ def mosquitto_conf(*, at: PurePath, data: PurePath, bind: str, port: int, certif
     """
     listen = f" {bind}" if bind else ""
     return f"""# {_MADE}
-per_listener_settings true
+# Not per listener: with that, Mosquitto 2.0 drops what comes for a client that is away, and acknowledges it.
+per_listener_settings false
+allow_anonymous false
+allow_zero_length_clientid false
+password_file {at}/passwd
+acl_file {at}/acl
 persistence true
 persistence_location {data}/
 autosave_interval 30
@@ -47,10 +52,6 @@ listener {port}{listen}
 certfile {at}/server.pem
 keyfile {at}/server.key
 tls_version tlsv1.2
-allow_anonymous false
-allow_zero_length_clientid false
-password_file {at}/passwd
-acl_file {at}/acl
 use_username_as_clientid true
 
 # Users with a certificate; its common name is the user name.
@@ -62,9 +63,6 @@ cafile {at}/ca.pem
 crlfile {at}/crl.pem
 require_certificate true
 use_identity_as_username true
-allow_anonymous false
-allow_zero_length_clientid false
-acl_file {at}/acl
 use_username_as_clientid true
 """
 

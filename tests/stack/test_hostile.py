@@ -114,6 +114,18 @@ def test_what_each_may_do_works(scene: Scene) -> None:
         )
 
 
+def test_what_comes_for_a_node_that_is_away_waits(scene: Scene) -> None:
+    """P5: QoS 1 messages for a session whose client is away are kept; per_listener_settings true would drop them
+    (https://github.com/eclipse-mosquitto/mosquitto/issues/2618).
+    """
+    with scene.broker.visitor(HONEST, clean=False) as node:
+        assert node.subscribe(f"fieldpost/down/{HONEST}/#") == 1
+    with scene.broker.visitor("cloud-1") as cloud:
+        assert [cloud.publish(f"fieldpost/down/{HONEST}/{RESULT}", b"%d" % n) for n in range(5)] == [0] * 5
+    with scene.broker.visitor(HONEST, clean=False) as node:
+        wait_until(lambda: len(node.messages) == 5, "all have waited")
+
+
 async def test_counts_stay_exact_under_all_attempts(scene: Scene, tmp_path: Path) -> None:
     """R1.2, R1.7: while every attempt is made, an honest agent's results are counted to the last, none of others is."""
     files: BrokerFiles = scene.broker.files
