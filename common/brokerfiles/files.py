@@ -35,8 +35,10 @@ def write_private(path: Path, data: str | bytes) -> None:
 
 
 def make_private(directory: Path) -> None:
-    """Make a directory with mode 0700 if it is not there. Raises OSError."""
-    directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    """Make a directory, and those above it that are missing, with mode 0700. Raises OSError."""
+    if not directory.parent.exists():  # mkdir(parents=True) would give those the default mode
+        make_private(directory.parent)
+    directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
 
 
 def read_text(path: Path) -> str:

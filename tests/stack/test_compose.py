@@ -1,6 +1,6 @@
 """The stack of compose.yaml as people start it, on a real engine: counts, kills, restarts, identities, secrets.
 
-One stack for all tests here, which run in their order: each leaves it running. Only where ``make test-containers`` runs.
+One stack for all tests here, which run in their order: each leaves it running. Only ``make test-containers`` runs them.
 """
 
 from __future__ import annotations

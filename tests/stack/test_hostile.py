@@ -1,4 +1,4 @@
-"""The hostile-node table on a real Mosquitto with the files as shipped: nothing succeeds, and everything is seen (R3, R4).
+"""The hostile-node table on a real Mosquitto with the files as shipped: nothing succeeds, everything is seen (R3, R4).
 
 Two tables would say it twice: each attempt runs once by itself, and all of them run against a controller and an honest
 agent that count meanwhile.
@@ -23,7 +23,6 @@ from edge.status import RuleRef
 from tests.stack.attacks import ATTACKS, MARK, RESULT, Scene
 from tests.stack.secure import (
     HONEST,
-    HOSTILE,
     REVOKED,
     WATCHER,
     ContainedBroker,
