@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 
 from common.brokerfiles.directory import BrokerFiles
 from common.settings import BrokerSettings, TlsSettings
+from tests.docs_support.blocks import commands
 from tests.e2e.stack import Device
 from tests.stack.secure import HOST
 from tests.support.containers import ROOT, Compose, image_of, no_containers
@@ -228,6 +230,20 @@ def test_the_image_runs_read_only_and_without_root(tmp_path: Path) -> None:
     alone = ["docker", "run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", "none", image_of("gw-1")]
     assert _run(*alone, "version").startswith("fieldpost ")
     assert "edge:" in _run(*alone, "edge", "--node", "gw-7", "--print-config")
+
+
+def test_commands_of_the_documentation_run(stack: Compose) -> None:
+    """Every docker command of docs/containers.md works on the running stack, but those that start and end it."""
+    ran = 0
+    for line in commands(ROOT / "docs" / "containers.md"):
+        words = shlex.split(line)
+        if words[:2] == ["docker", "compose"] and words[2] not in ("build", "up", "down"):
+            assert stack(*words[2:]) or "kill" in line, line
+            ran += 1
+        elif words[:2] == ["docker", "run"]:
+            assert _run(*(image_of("gw-1") if word == "fieldpost:local" else word for word in words)), line
+            ran += 1
+    assert ran >= 6
 
 
 def test_no_secret_is_anywhere_but_in_its_file(stack: Compose, identities: BrokerFiles, tmp_path: Path) -> None:
