@@ -27,7 +27,7 @@ from tests.support.wait import eventually
 
 NODES = ("gw-1", "gw-2")
 MACHINES = ("gw-1-machine", "gw-2-machine")
-PROCESSES = ("broker", "postgres", "cloud-1", *NODES, *MACHINES)
+PROCESSES = ("broker", "postgres", "cloud-1", "cloud-2", *NODES, *MACHINES)
 LOAD, AT_ONCE, PAUSE_S = 2000, 10, 0.05
 SETTLE_S = 120
 SECRET_CHARS_MIN = 20
@@ -123,8 +123,9 @@ def test_it_comes_up_healthy_and_counts(stack: Compose) -> None:
     assert {re.sub(r".*test-\d+-|-1$", "", name) for name in ended} == {"volumes", "first-start"}
     assert all(state["ExitCode"] == 0 for state in states.values())
     assert {state["Health"]["Status"] for name, state in states.items() if name not in ended} == {"healthy"}
-    rows = json.loads(stack.execute("cloud-1", "fieldpost", "get", "nodes", "-o", "json"))
-    assert {row["node"]: row["state"] for row in rows} == dict.fromkeys(NODES, "online")
+    for controller in ("cloud-1", "cloud-2"):
+        rows = json.loads(stack.execute(controller, "fieldpost", "get", "nodes", "-o", "json"))
+        assert {row["node"]: row["state"] for row in rows} == dict.fromkeys(NODES, "online")
     asyncio.run(eventually(
         lambda: set(counted(stack)) == {("gw-1", "telemetry"), ("gw-2", "last-known"), ("gw-2", "memory-short")},
         timeout=60, interval=0.5, what="each rule has results",
@@ -134,9 +135,10 @@ def test_it_comes_up_healthy_and_counts(stack: Compose) -> None:
 async def test_counts_are_exact_when_each_container_is_killed(stack: Compose, identities: BrokerFiles) -> None:
     """R1: kill -9 of each container but the broker in turn, under load: no message is lost, and counts are exact."""
     before = agent(stack, "gw-1")["status"]["accepted"]
-    await _load(stack, identities, ["gw-1", "cloud-1", "postgres", "gw-2"])
+    await _load(stack, identities, ["gw-1", "cloud-1", "postgres", "cloud-2", "gw-2"])
     accepted = await settled(stack, at_least=before + LOAD)
     assert per_node(counted(stack)) == accepted
+    assert counted(stack) == counted(stack, "cloud-2"), "both show one truth"
 
 
 async def test_counts_are_exact_when_the_broker_loses_all(stack: Compose, identities: BrokerFiles) -> None:
