@@ -20,6 +20,7 @@ import csv
 import fcntl
 import io
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ from common.errors import ConfigError, TopicError
 from common.topics import check_root
 
 CLIENT_DAYS, SERVER_DAYS = 730, 730
+SHARERS_BYTES = 16
 RENEW_DAYS = 30  # before its end, init makes the broker a new certificate
 
 
@@ -83,6 +85,7 @@ class Record(msgspec.Struct, forbid_unknown_fields=True):
     revoked: list[Revoked] = msgspec.field(default_factory=list)
     server_hosts: tuple[str, ...] = ()
     server_not_after: int = 0
+    sharers: str = ""  # who knows this name can join the controllers' group, so no node is told
 
 
 class BrokerFiles:
@@ -227,11 +230,12 @@ class BrokerFiles:
         self._put("emqx/users.csv", emqx_users(hashes))
         return made
 
-    def _settings(self, layout: Layout, identity: Identity) -> str:
+    def _settings(self, record: Record, identity: Identity) -> str:
+        layout = record.layout
         host = f"[{layout.hosts[0]}]" if ":" in layout.hosts[0] else layout.hosts[0]
         return client_settings(
             identity, url=f"mqtts://{host}:{layout.port}", root=layout.root,
-            at=Path(layout.clients_at or self.bundle(identity.owner)),
+            at=Path(layout.clients_at or self.bundle(identity.owner)), sharers=record.sharers,
         )  # fmt: skip
 
     def _revoke(self, record: Record, identity: Identity) -> None:
@@ -247,6 +251,7 @@ class BrokerFiles:
         layout, names = record.layout, {each.name for each in record.identities}
         at = Path(layout.broker_at or self.directory / "mosquitto")
         data = Path(layout.data_at or self.directory / "data")
+        record.sharers = record.sharers or secrets.token_hex(SHARERS_BYTES)
         renew = record.server_not_after - int(self._clock.time()) < RENEW_DAYS * 86_400
         if renew or record.server_hosts != layout.hosts:
             issued = authority.server(layout.hosts, SERVER_DAYS)
@@ -268,7 +273,7 @@ class BrokerFiles:
         self._put("mosquitto/crl.pem", authority.revocations([(each.serial, each.time) for each in record.revoked]))
         for each in record.identities:
             if each.kind not in ("bus", "health") and self.bundle(each.owner).is_dir():  # else it is at the client
-                self._put(f"clients/{each.owner}/fieldpost.yaml", self._settings(layout, each))
+                self._put(f"clients/{each.owner}/fieldpost.yaml", self._settings(record, each))
         passwords = {name: text for name, text in self._passwords().items() if name in names}
         self._put("mosquitto/passwd", "".join(f"{name}:{text}\n" for name, text in passwords.items()))
         self._put("nats/ca.pem", authority.certificate)

@@ -17,6 +17,7 @@ from common.topics import CLOUD, DOWN, PRESENCE, STATUS, UP, check_filter
 
 OBSERVER, OPERATOR, HEALTH = "observer", "operator", "health"
 BUS_SUFFIX = "-bus"
+DOCTOR = "doctor"  # the level below the root on which fieldpost doctor tries the broker
 CONTROLLERS_MAX = 99
 
 Kind = Literal["node", "bus", "controller", "observer", "operator", "health", "other"]
@@ -60,7 +61,7 @@ def rights_of(identity: Identity, root: str) -> Rights:
         case "observer":
             return Rights((f"{root}/#",), ())
         case "operator":
-            return Rights((f"{root}/#",), (f"{root}/{DOWN}/#",))
+            return Rights((f"{root}/#",), (f"{root}/{DOWN}/#", f"{root}/{DOCTOR}/#"))
         case "health":
             return Rights((), ())
         case _:

@@ -133,10 +133,10 @@ def _listed(subjects: Iterable[str]) -> str:
     return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
 
 
-def client_settings(identity: Identity, *, url: str, root: str, at: PurePath) -> str:
+def client_settings(identity: Identity, *, url: str, root: str, at: PurePath, sharers: str) -> str:
     """Return the settings file with which a node, a controller or a person connects; secrets are named, not held.
 
-    Arguments: ``at`` where the client finds its files.
+    Arguments: ``at`` where the client finds its files; ``sharers`` the group of the controllers' shared subscriptions.
     """
 
     def broker(name: str, prefix: str) -> dict[str, Any]:
@@ -148,5 +148,5 @@ def client_settings(identity: Identity, *, url: str, root: str, at: PurePath) ->
         bus = broker(identity.name + BUS_SUFFIX, "bus-")
         settings["edge"] = {"node": identity.name, "eventbus": {"broker": bus}}
     elif identity.kind == "controller":
-        settings["cloud"] = {"controller": identity.name}
+        settings["cloud"] = {"controller": identity.name, "sharing": {"group": sharers}}
     return f"# {_MADE}\n" + yaml.safe_dump(settings, sort_keys=False, width=120)

@@ -174,6 +174,8 @@ def test_settings_of_a_client_are_taken(tmp_path: Path) -> None:
     assert edge.edge.eventbus.broker.username == "gw-1-bus"
     cloud = load(CloudSettings, file=str(files.bundle("cloud-1") / "fieldpost.yaml"), environ={}, overrides={})
     assert (cloud.cloud.controller, cloud.broker.username) == ("cloud-1", "cloud-1")
+    assert cloud.cloud.sharing.group == files.record().sharers != CloudSettings().cloud.sharing.group
+    assert files.record().sharers not in (files.bundle("gw-1") / "fieldpost.yaml").read_text()
 
 
 def test_passwords_are_hashed_as_the_brokers_do() -> None:

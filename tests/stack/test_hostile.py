@@ -16,6 +16,7 @@ import pytest
 from cloud.controller import Controller
 from cloud.settings import Settings as CloudSettings
 from common.brokerfiles.directory import BrokerFiles
+from common.messaging.probing import probe
 from edge.agent import Agent
 from edge.settings import EdgeSettings, EventbusSettings
 from edge.settings import Settings as AgentSettings
@@ -23,6 +24,7 @@ from edge.status import RuleRef
 from tests.stack.attacks import ATTACKS, MARK, RESULT, Scene
 from tests.stack.secure import (
     HONEST,
+    HOSTILE,
     REVOKED,
     WATCHER,
     ContainedBroker,
@@ -123,6 +125,26 @@ def test_what_comes_for_a_node_that_is_away_waits(scene: Scene) -> None:
         assert [cloud.publish(f"fieldpost/down/{HONEST}/{RESULT}", b"%d" % n) for n in range(5)] == [0] * 5
     with scene.broker.visitor(HONEST, clean=False) as node:
         wait_until(lambda: len(node.messages) == 5, "all have waited")
+
+
+async def test_the_doctor_sees_the_acl(scene: Scene) -> None:
+    """U2: with these files the operator's look finds shared subscriptions, and that what is nobody's is denied."""
+    found = await probe(scene.broker.settings("operator"), "fieldpost", "operator")
+    assert (found.shared, found.open) == (True, False)
+    assert not (await probe(scene.broker.settings(HOSTILE), "fieldpost", HOSTILE)).open
+
+
+def test_nobody_takes_from_a_group_whose_name_it_does_not_know(scene: Scene) -> None:
+    """R1.7: Mosquitto lets a node join any group and drops what falls to it; the controllers' has a random name."""
+    record = scene.broker.files.record()
+    with scene.broker.visitor("cloud-1") as cloud, scene.broker.visitor(HOSTILE) as thief:
+        cloud.subscribe(f"$share/{record.sharers}/fieldpost/up/#")
+        for name in ("fieldpost", "cloud"):
+            thief.subscribe(f"$share/{name}/fieldpost/up/#")
+        with scene.broker.visitor(HONEST) as node:
+            assert [node.publish(f"fieldpost/up/{HONEST}/{RESULT}", b"%d" % n) for n in range(10)] == [0] * 10
+        wait_until(lambda: len(cloud.messages) == 10, "all ten reach the controller")
+        assert thief.messages == []
 
 
 async def test_counts_stay_exact_under_all_attempts(scene: Scene, tmp_path: Path) -> None:
