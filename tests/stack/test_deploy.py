@@ -229,7 +229,7 @@ def test_the_image_is_built_from_what_it_needs() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert re.findall(r"^USER (.+)$", text, re.MULTILINE)[-1] == "10001:10001"
     assert "HEALTHCHECK" in text
-    assert not re.search(r"https?://|--index-url|trusted-host", text)
+    assert not re.search(r"https?://", text)
     copied = {name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE) for name in line.split()}
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == allowed
