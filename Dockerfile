@@ -6,7 +6,7 @@
 ARG BASE_IMAGE=python:3.13.9-slim-trixie
 
 FROM ${BASE_IMAGE} AS build
-ARG EXTRAS=broker,postgres
+ARG EXTRAS=api,broker,kubernetes,postgres
 WORKDIR /src
 RUN python3 -m venv --without-pip /opt/fieldpost && python3 -m venv /opt/tools
 COPY pyproject.toml constraints.txt README.md fieldpost.py ./

@@ -31,6 +31,21 @@ PROCESSES = ("broker", "postgres", "cloud-1", "cloud-2", *NODES, *MACHINES)
 LOAD, AT_ONCE, PAUSE_S = 2000, 10, 0.05
 SETTLE_S = 120
 SECRET_CHARS_MIN = 20
+APPLIED = """
+apiVersion: rules.kubeedge.io/v1
+kind: RuleEndpoint
+metadata: {name: fleet-bus}
+spec: {ruleEndpointType: eventbus}
+---
+apiVersion: rules.kubeedge.io/v1
+kind: Rule
+metadata: {name: everywhere}
+spec:
+  source: fleet-bus
+  sourceResource: {topic: "devices/+/telemetry"}
+  target: fleet-bus
+  targetResource: {topic: "fleet/{node}/copy"}
+"""
 ASK = (
     "import asyncio, json; from common.control import call;"
     "print(json.dumps(asyncio.run(call('/var/lib/fieldpost/edge.sock', 'statistics')), default=str))"
@@ -130,6 +145,15 @@ def test_it_comes_up_healthy_and_counts(stack: Compose) -> None:
         lambda: set(counted(stack)) == {("gw-1", "telemetry"), ("gw-2", "last-known"), ("gw-2", "memory-short")},
         timeout=60, interval=0.5, what="each rule has results",
     ))  # fmt: skip
+
+
+async def test_rules_applied_by_the_command_line_reach_both_nodes(stack: Compose) -> None:
+    """P6: a rule that is applied at one controller runs on both nodes and is counted; it goes on under what follows."""
+    stack.execute("cloud-2", "fieldpost", "apply", "-f", "-", text=APPLIED)
+    nodes = {(node, "everywhere") for node in NODES}
+    await eventually(lambda: nodes <= set(counted(stack)), timeout=60, interval=0.5, what="it is counted on both nodes")
+    rows = json.loads(stack.execute("cloud-1", "fieldpost", "describe", "rule", "everywhere", "-o", "json"))
+    assert "everywhere" in json.dumps(rows)
 
 
 async def test_counts_are_exact_when_each_container_is_killed(stack: Compose, identities: BrokerFiles) -> None:

@@ -92,11 +92,14 @@ class Compose:
             "FIELDPOST_MQTT_CERTIFICATE_PORT": str(self.certificate_port),
         }  # fmt: skip
 
-    def __call__(self, *arguments: str, timeout: float = UP_S) -> str:
-        """Run ``docker compose`` and return what it prints. Raises AssertionError with what it said when it fails."""
+    def __call__(self, *arguments: str, text: str = "", timeout: float = UP_S) -> str:
+        """Run ``docker compose`` with ``text`` as its input and return what it prints.
+
+        Raises AssertionError with what it said when it fails.
+        """
         done = subprocess.run(
             ["docker", "compose", "-p", self.name, *arguments], cwd=ROOT, env=self._environment, capture_output=True,
-            text=True, timeout=timeout, stdin=subprocess.DEVNULL,
+            text=True, timeout=timeout, input=text,
         )  # fmt: skip
         assert done.returncode == 0, (
             f"docker compose {' '.join(arguments)}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
@@ -111,9 +114,9 @@ class Compose:
         """Remove everything, volumes too."""
         self("down", "-v", "--remove-orphans", "-t", "5")
 
-    def execute(self, service: str, *command: str) -> str:
-        """Run a command in a running container."""
-        return self("exec", "-T", service, *command)
+    def execute(self, service: str, *command: str, text: str = "") -> str:
+        """Run a command in a running container, with ``text`` as its input."""
+        return self("exec", "-T", service, *command, text=text)
 
     def inspected(self) -> list[dict[str, Any]]:
         """``docker inspect`` of all containers, those that have ended too."""
