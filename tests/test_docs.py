@@ -94,6 +94,7 @@ def _shows_a_result(program: Program) -> bool:
     return "\nresult " in program.out
 
 
+@pytest.mark.timeout(300)  # the reference has a hundred commands, each a process
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=name_of)
 async def test_commands_of_a_page_run(page: Path, tmp_path: Path, embedded: Embedded):
     """Every command ends with exit code 0, or goes on until Ctrl-C; ``fieldpost down`` comes last."""
