@@ -13,12 +13,17 @@ SEED ?=
 KILLS ?=
 SEEDS ?= 1000
 ARGS ?=
+comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test soak simulate check bench docs
+.PHONY: help up down test soak simulate check bench docs image airgap-images test-containers
+IMAGE ?= fieldpost:local
+PYTHON_IMAGE ?=
+# Behind a proxy that signs for others: the build trusts what this machine trusts.
+AUTHORITIES ?= $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certificates.crt))
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 up: $(VENV)/.ready-up ## Start broker, cloud controller and an edge agent; Ctrl-C stops them
 	@$(BIN)/fieldpost up $(ARGS)
@@ -43,6 +48,17 @@ check: $(VENV)/.ready-test ## Check style, types and the dependency rule
 
 bench: $(VENV)/.ready-test ## Measure throughput, latency and footprint on this machine; ARGS="--only b5" chooses
 	@$(BIN)/python -m bench $(ARGS)
+
+image: ## Build the container image fieldpost:local; PYTHON_IMAGE names another base image
+	@docker build --network host $(if $(PYTHON_IMAGE),--build-arg BASE_IMAGE=$(PYTHON_IMAGE)) \
+		$(if $(AUTHORITIES),--secret id=authorities$(comma)src=$(AUTHORITIES)) -t $(IMAGE) .
+
+airgap-images: ## Make stand-ins for the official images from Debian's packages, where no registry is reachable
+	@deploy/airgap/build.sh
+
+test-containers: $(VENV)/.ready-test ## Test the stack of compose.yaml and the brokers in containers, on the engine of this machine
+	@FIELDPOST_CONTAINERS=1 $(BIN)/python -m pytest tests/stack $(ARGS)
+	@FIELDPOST_CONTAINERS=1 $(BIN)/python -m tests.support.containers tests/cloud $(ARGS)
 
 docs: $(VENV)/.ready-up ## Write the pages that come from the code: settings, commands, language-commands
 	@$(BIN)/python docs/generate.py

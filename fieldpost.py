@@ -19,6 +19,7 @@ import typer
 
 from common.cli import applying
 from common.cli.asking import DataDir, reach_elsewhere, run_until_interrupt, socket_of
+from common.cli.brokering import broker as broker_commands
 from common.cli.chains import chain
 from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(edge_commands, name="edge")
+app.add_typer(broker_commands, name="broker")
 app.add_typer(chain, name="chain")
 app.add_typer(get, name="get")
 app.add_typer(dlq, name="dlq")
@@ -84,6 +86,44 @@ def cloud(ctx: typer.Context) -> None:
     from cloud.__main__ import main as run_cloud
 
     sys.exit(run_cloud(ctx.args))
+
+
+@app.command()
+def telemetry(
+    device: Annotated[str, typer.Option("--device", help="Name of the device, and client id without a user name.")],
+    every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two measurements.")] = 1.0,
+) -> None:
+    """Publish this machine's load, memory, disk, temperature as a device. Example: fieldpost telemetry --device gw-7"""
+    from common import logs
+    from common.config import load
+    from common.settings import SharedSettings
+
+    settings = load(SharedSettings, environ=os.environ, overrides={})
+    logs.setup(settings.log)
+    run_until_interrupt(_publish_until_stopped(settings, device, every))
+
+
+async def _publish_until_stopped(settings: Any, device: str, every: float) -> None:
+    from common.config import make_data_dir
+    from common.control import ControlServer, socket_path
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    async with contextlib.AsyncExitStack() as stack:
+        make_data_dir(settings.data_dir)
+        link = await _telemetry(stack, settings.broker, settings.broker.username or device, device, every)
+        control = ControlServer(
+            socket_path(settings.data_dir, "telemetry"),
+            {"statistics": lambda args: _value({"link": link.statistics()})},
+        )
+        await control.start()
+        stack.push_async_callback(control.stop)
+        await stopping.wait()
+
+
+async def _value(value: Any) -> Any:
+    return value
 
 
 @app.command()
@@ -170,6 +210,8 @@ def up(
 async def _up(
     settings: Any, own_broker: bool, port: int, node: str, rules: list[str], every: float, results: int
 ) -> None:
+    import msgspec
+
     from common.control import ControlServer, socket_path
     from common.messaging.endpoint import parse_endpoints
 
@@ -192,7 +234,7 @@ async def _up(
         print(f"cloud    cloud-1, store {data / 'cloud.db'}, log {data / 'cloud.log'}")
         print(f"api      {api}")
         print(f"edge     {node}, rules {', '.join(rules) or 'the examples'}, log {data / 'edge.log'}")
-        await _telemetry(stack, settings, url, node, every)
+        await _telemetry(stack, msgspec.structs.replace(settings.broker, url=url), f"{node}-telemetry", node, every)
         print(f"input    this machine's telemetry on devices/{node}/telemetry, every {every:g} s")
         client = f"mosquitto_sub -h {at.host} -p {at.port}{' --tls-use-os-certs' if at.tls else ''}"
         print(f"\nwatch    {client} -t '{settings.root}/#' -v\n"
@@ -264,19 +306,18 @@ async def _child(stack: contextlib.AsyncExitStack, side: str, args: list[str], d
     return child.failed
 
 
-async def _telemetry(stack: contextlib.AsyncExitStack, settings: Any, url: str, node: str, every: float) -> None:
-    import msgspec
-
+async def _telemetry(stack: contextlib.AsyncExitStack, broker: Any, client_id: str, device: str, every: float) -> Any:
     from common.messaging.transport import MqttLink
     from common.tasks import Tasks
     from edge import telemetry
 
-    link = MqttLink(msgspec.structs.replace(settings.broker, url=url), f"{node}-telemetry")
-    tasks = Tasks("up")
+    link = MqttLink(broker, client_id)
+    tasks = Tasks("telemetry")
     await link.start()
-    tasks.start("telemetry", lambda: telemetry.publish(link, node, every))
+    tasks.start("telemetry", lambda: telemetry.publish(link, device, every))
     stack.push_async_callback(link.stop)
     stack.push_async_callback(tasks.stop)
+    return link
 
 
 def _example_rules() -> Path:

@@ -94,6 +94,7 @@ class Controller:
             on_refused=self._refused,
             receive_queue_max=cloud.queues.receive_max,
             uplink=first_uplink(settings) or UplinkPart.NOTHING,
+            sharers=cloud.sharing.group,
         )
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected

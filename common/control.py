@@ -42,6 +42,7 @@ _OWNERS = {
     "cloud.sock": ("cloud controller", "fieldpost cloud"),
     "edge.sock": ("edge agent", "fieldpost edge"),
     "up.sock": ("fieldpost up", ""),
+    "telemetry.sock": ("fieldpost telemetry", ""),
 }
 
 

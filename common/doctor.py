@@ -18,6 +18,8 @@ import msgspec
 
 from common.certificates import earliest_end
 from common.errors import ConfigError
+from common.messaging.child import is_loopback
+from common.messaging.endpoint import parse_endpoints
 from common.messaging.probing import Probed
 from common.version import VERSION
 
@@ -111,9 +113,22 @@ def broker(place: Place) -> Iterator[Finding]:
         yield Finding(Level.ok, "shared", "shared subscriptions work: several controllers may share the load")
     elif place.broker.shared is None:
         told = "it is not known whether shared subscriptions work: the broker let no message through"
-        yield Finding(Level.warn, "shared", told, "look as a user that may write and read <root>/doctor/#")
+        yield Finding(Level.warn, "shared", told, "look as the operator, who may write and read <root>/doctor/#")
     else:
         yield Finding(Level.ok, "shared", "no shared subscriptions: of several controllers one works, others stand by")
+
+
+def acl(place: Place) -> Iterator[Finding]:
+    """Does the broker deny what belongs to nobody, as the shipped ACL does (reliability R4)."""
+    if place.broker is None:
+        return
+    if not place.broker.open:
+        yield Finding(Level.ok, "acl", "the broker denies this user a topic that is nobody's")
+    elif all(is_loopback(each.host) for each in parse_endpoints(place.broker_url)):
+        yield Finding(Level.ok, "acl", "none, which is for a broker on loopback only")
+    else:
+        told = "the broker lets this user write and read what is nobody's: any client may speak as any node"
+        yield Finding(Level.fail, "acl", told, "give it the ACL of fieldpost broker init (docs/identities.md)")
 
 
 def _broker_advice(said: str) -> str:
@@ -226,5 +241,5 @@ def _some(names: list[str]) -> str:
 
 
 CHECKS: tuple[Check, ...] = (
-    processes, broker, readiness, clocks, disk, secrets, certificates, versions, fleet,
+    processes, broker, acl, readiness, clocks, disk, secrets, certificates, versions, fleet,
 )  # fmt: skip

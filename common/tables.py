@@ -231,6 +231,13 @@ SINKS = (
     Column("LAST ERROR (UTC)", _time("last_error_at")),
     Column("ERROR", _field("last_error")),
 )
+BROKER_USERS = (
+    Column("NAME", _field("name")),
+    Column("KIND", _field("kind")),
+    Column("CERTIFICATE ENDS", _field("certificate_ends")),
+    Column("WRITES", lambda row: " ".join(row["write"])),
+    Column("READS", lambda row: " ".join(row["read"])),
+)
 VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 

@@ -21,7 +21,7 @@ CHARTER_CHARS_MIN = 40
 HEAVY = ("sqlalchemy", "typer", "rich", "aiohttp", "nicegui", "kubernetes", "prometheus_client", "fastapi")
 
 # modules that may be imported in one place only -> that place
-ONLY_HERE = {"paho": "common/messaging/pahoclient.py"}
+ONLY_HERE = {"paho": "common/messaging/pahoclient.py", "cryptography": "common/brokerfiles/authority.py"}
 WALL_CLOCK = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 MAY_READ_THE_WALL_CLOCK = ("common/clock.py", "common/message.py")
 

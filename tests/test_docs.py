@@ -26,6 +26,8 @@ from cloud.settings import Settings as CloudSettings
 from cloud.settings.forward import WebhookSettings
 from cloud.stores.status import RuleStatus
 from common import codec
+from common.brokerfiles.directory import BrokerFiles, Layout
+from common.brokerfiles.identities import of_node
 from common.chain.hookpoint import Engine
 from common.checks import check_text
 from common.clock import SystemClock
@@ -56,7 +58,8 @@ DOWN = "fieldpost down"
 NO_CURL = "curl is not installed: apt-get install curl"
 NO_CLIENTS = "mosquitto_sub is not installed: apt-get install mosquitto-clients"
 RULES = [file for file in sorted((ROOT / "examples").glob("*.yaml")) if "\nkind: Rule\n" in file.read_text()]
-PAGES_WITH_COMMANDS = [page for page in pages() if any(not _.startswith("make ") for _ in commands(page))]
+ELSEWHERE = ("make ", "docker ")  # make's are targets; tests/stack/test_compose.py runs docker's on a stack
+PAGES_WITH_COMMANDS = [page for page in pages() if any(not _.startswith(ELSEWHERE) for _ in commands(page))]
 SUBSCRIBE = sorted({line for page in pages() for line in commands(page) if line.startswith("mosquitto_sub")})
 # What a payload of the documentation is, when it is no whole message: by a key that only this one has.
 MODELS = {"controller": ControllerPresence, "next_sequence": NodeBirth, "RuleID": ExecResult}
@@ -71,6 +74,7 @@ async def _up(cwd: Path) -> AsyncIterator[tuple[str, str]]:
     (cwd / "rules").mkdir()
     shutil.copy(ROOT / "examples" / "relay.yaml", cwd / "rules")
     shutil.copy(ROOT / "examples" / "threshold.yaml", cwd / "chains.yaml")
+    BrokerFiles(cwd / "broker-files").init(Layout(), of_node("gw-7"))
     program = await fieldpost(cwd, "up", "--port", "0", "--every", "0.2", "--node", "gw-7")
     try:
         await eventually(lambda: _shows_a_result(program), timeout=60, what="fieldpost up shows a result")
@@ -90,10 +94,11 @@ def _shows_a_result(program: Program) -> bool:
     return "\nresult " in program.out
 
 
+@pytest.mark.timeout(300)  # the reference has a hundred commands, each a process
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=name_of)
 async def test_commands_of_a_page_run(page: Path, tmp_path: Path, embedded: Embedded):
     """Every command ends with exit code 0, or goes on until Ctrl-C; ``fieldpost down`` comes last."""
-    lines = [line for line in commands(page) if not line.startswith(("make ", "mosquitto_sub "))]
+    lines = [line for line in commands(page) if not line.startswith((*ELSEWHERE, "mosquitto_sub "))]
     if any(line.startswith("curl ") for line in lines) and shutil.which("curl") is None:
         pytest.skip(NO_CURL)
     async with _up(tmp_path) as (near, api):
@@ -117,7 +122,7 @@ async def test_mosquitto_sub_shows_the_traffic(tmp_path: Path, embedded: Embedde
 
 def test_make_commands_are_targets():
     """Every ``make`` in a command or a text is a target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in pages():
         lines = [*commands(page), *inline(page)]
         named = {line.split()[1] for line in lines if line.startswith("make ")}

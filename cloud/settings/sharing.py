@@ -22,6 +22,14 @@ class SharingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "with PostgreSQL shared where the broker has it, else standby."
         ),
     ] = "auto"
+    group: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9-]{1,64}$",
+            description="Name of their group at a broker with shared subscriptions, the same for all. A node that "
+            "knows it can take messages from them, which come again later; fieldpost broker init makes a random one.",
+        ),
+    ] = "fieldpost"
     lease_s: Annotated[
         float,
         Meta(ge=0.5, le=300, description="Seconds after which another controller takes over from one that is silent."),

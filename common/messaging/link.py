@@ -34,6 +34,7 @@ from common.topics import check_topic
 log = logging.getLogger(__name__)
 
 SUBSCRIBE_TIMEOUT_S = 10.0  # for all SUBACKs after a connect
+SUBSCRIBE_AGAIN_S = 1.0  # after a refusal; then doubling to reconnect_max_s
 FLUSH_TIMEOUT_S = 2.0
 FINISH_TIMEOUT_S = 0.5
 TICK_S = 1.0
@@ -77,6 +78,9 @@ class ReconnectingLink(ABC):
         self._receive_maximum, self._clock = receive_maximum, clock or SystemClock()
         self._dialer = Dialer(settings, client_id, self._session, self._new_connection)
         self._backoff = Backoff(RECONNECT_FIRST_S, settings.reconnect_max_s, rng)
+        self._asking = Backoff(SUBSCRIBE_AGAIN_S, settings.reconnect_max_s, rng)
+        self._ask_at = 0.0
+        self._told: set[str] = set()  # filters whose refusal is in the log
         self._tasks = Tasks(f"mqtt link {client_id}")
         self._subscriptions = Subscriptions()
         self._connection: Connection | None = None
@@ -226,6 +230,16 @@ class ReconnectingLink(ABC):
             connection.drop(f"no PUBACK for {self._settings.stall_s:g} s")
         else:
             connection.tick()
+            self._ask_again(connection)
+
+    def _ask_again(self, connection: Connection) -> None:
+        """Subscribe once more to what was refused: a cluster without a leader, or an ACL that a person mends, takes it
+        later, and nobody else would notice.
+        """
+        now = self._clock.monotonic()
+        if self._established and now >= self._ask_at and (refused := self._subscriptions.refused()):
+            self._ask_at = now + self._asking.next()
+            self._subscriptions.send(refused, connection.subscribe)
 
     def _begin(self, connection: Connection, accepted: Accepted) -> None:
         self._connection = connection
@@ -233,6 +247,9 @@ class ReconnectingLink(ABC):
         self._counts["connects"] += 1
         self._begun_at = self._clock.monotonic()
         self._last_failure = ""
+        self._told.clear()
+        self._asking.reset()
+        self._ask_at = self._begun_at + self._asking.next()
         limit = self._settings.window_messages
         self._outbox.begin(connection, min(limit, accepted.receive_maximum or limit))
         self._packet_bytes_max = accepted.packet_bytes_max
@@ -268,10 +285,12 @@ class ReconnectingLink(ABC):
         self._outbox.written(count)
 
     def suback_came(self, mid: int, codes: Sequence[int]) -> None:
-        # A refused filter is an error in the log and a count; the connection goes on with the others.
+        # A refused filter is an error in the log and a count; the connection goes on with the others, and asks again.
         for name, code in self._subscriptions.answered(mid, codes):
             self._counts["subscribe_refused"] += 1
-            log.error("%s: the broker refuses the subscription %s (0x%02x)", self._client_id, name, code)
+            if name not in self._told:
+                self._told.add(name)
+                log.error("%s: the broker refuses the subscription %s (0x%02x)", self._client_id, name, code)
         if self._subscriptions.complete and not self._established and self._connection:
             self._establish()
 

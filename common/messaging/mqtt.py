@@ -31,7 +31,7 @@ from common.messaging.replies import Replies
 log = logging.getLogger(__name__)
 
 RECEIVE_QUEUE_MAX = 10_000
-GROUP = "fieldpost"  # of the controllers' shared subscriptions
+SHARERS = "fieldpost"  # the group of the controllers' shared subscriptions
 PROBE_S = 2.0  # after which a message that did not come back through a shared subscription never will
 _SHARED_OPERATIONS = (INSERT, UPDATE, PATCH, DELETE, QUERY, UPLOAD)  # any controller may do these (P7.2)
 _PLAIN_OPERATIONS = (RESPONSE, ERROR)  # only the one that asked
@@ -71,8 +71,9 @@ class MqttLayer(MessageLayer):
         on_refused: Callable[[Refused], None] = lambda refused: None,
         receive_queue_max: int = RECEIVE_QUEUE_MAX,
         uplink: UplinkPart = UplinkPart.ALL,
+        sharers: str = SHARERS,
     ) -> None:
-        self.link = link
+        self.link, self._sharers = link, sharers
         self._root, self._side, self._node = topics.check_root(root), side, node
         self._codec, self._source, self._group = codec, source, group
         self._reader = Reader(root, node, content_types or {})
@@ -104,7 +105,7 @@ class MqttLayer(MessageLayer):
             return self.link.shares
         came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._probe = (topic, came)
-        self._subscribe(f"$share/{GROUP}-probe/{topic}")
+        self._subscribe(f"$share/{self._sharers}-probe/{topic}")
         try:
             async with asyncio.timeout(timeout):
                 self.link.publish(topic, b"probe")
@@ -117,7 +118,7 @@ class MqttLayer(MessageLayer):
         return True
 
     def _subscribe(self, *more: str) -> None:
-        names = [*_filters(self._root, self._side, self._node, self._uplink), *more]
+        names = [*_filters(self._root, self._side, self._node, self._uplink, self._sharers), *more]
         self.link.subscribe([Subscription(name) for name in names])
 
     async def start(self) -> None:
@@ -224,7 +225,9 @@ class MqttLayer(MessageLayer):
             log.exception("on_refused failed for %s", refused.topic)
 
 
-def _filters(root: str, side: Side, node: str, uplink: UplinkPart = UplinkPart.ALL) -> list[str]:
+def _filters(
+    root: str, side: Side, node: str, uplink: UplinkPart = UplinkPart.ALL, sharers: str = SHARERS
+) -> list[str]:
     presence = f"{root}/{topics.PRESENCE}"
     if side == "edge":
         return [f"{root}/{topics.DOWN}/{node}/#", f"{presence}/{topics.CLOUD}/+"]
@@ -234,5 +237,5 @@ def _filters(root: str, side: Side, node: str, uplink: UplinkPart = UplinkPart.A
         return [*filters, f"{up}/#"]
     filters += [f"{up}/+/{operation}/#" for operation in _PLAIN_OPERATIONS]
     if uplink is UplinkPart.SHARED:
-        filters += [f"$share/{GROUP}/{up}/+/{operation}/#" for operation in _SHARED_OPERATIONS]
+        filters += [f"$share/{sharers}/{up}/+/{operation}/#" for operation in _SHARED_OPERATIONS]
     return filters

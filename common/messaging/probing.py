@@ -18,14 +18,18 @@ from common.messaging.stream import Stream
 from common.messaging.window import Outgoing
 from common.settings import BrokerSettings
 
+NOBODYS = "nobody"  # the level below the root to which no ACL of ours gives anybody rights
 ANSWER_S_MAX = 2.0  # for a SUBACK, and for a message to come back
 
 
 class Probed(NamedTuple):
-    """``version`` of the protocol as people write it; ``shared`` is None when the broker let no message through."""
+    """``version`` of the protocol as people write it; ``shared`` is None when the broker let no message through;
+    ``open`` is True when it let one through on a topic that is nobody's.
+    """
 
     version: str
     shared: bool | None
+    open: bool = False
 
 
 class _Ear:
@@ -36,18 +40,20 @@ class _Ear:
         self.came = asyncio.Event()
         self.codes: dict[int, Sequence[int]] = {}
         self.topics: set[str] = set()
-        self._wanted = 0
+        self._wanted, self._topics = 0, frozenset[str]()
 
-    def expect(self, mids: Sequence[int]) -> None:
-        """Wait for the answers to these SUBSCRIBE packets; a connection before, with version 5, may have ended."""
-        self._wanted = len(mids)
+    def expect(self, mids: Sequence[int], topics: frozenset[str]) -> None:
+        """Wait for the answers to these SUBSCRIBE packets, and messages on these topics; a connection before, with
+        version 5, may have ended.
+        """
+        self._wanted, self._topics = len(mids), topics
         self.granted.clear()
         self.came.clear()
 
     def message_came(self, inbound: Inbound) -> None:
         """See Receiver."""
         self.topics.add(inbound.topic)
-        if len(self.topics) == 2:  # the plain one and the shared one
+        if self.topics >= self._topics:
             self.came.set()
 
     def suback_came(self, mid: int, codes: Sequence[int]) -> None:
@@ -87,7 +93,8 @@ async def probe(settings: BrokerSettings, root: str, client_id: str) -> Probed:
     await dialer.check()
     connection, _ = await dialer.dial()
     try:
-        return Probed("5" if connection.version == V5 else "3.1.1", await _shares(connection, ear, root))
+        shared = await _shares(connection, ear, root)
+        return Probed("5" if connection.version == V5 else "3.1.1", shared, any(NOBODYS in each for each in ear.topics))
     finally:
         await connection.finish(1.0)
 
@@ -95,16 +102,17 @@ async def probe(settings: BrokerSettings, root: str, client_id: str) -> Probed:
 async def _shares(connection: Connection, ear: _Ear, root: str) -> bool | None:
     topic = f"{root}/doctor/{new_id()}"
     plainly, by_share = f"{topic}/plain", f"{topic}/shared"  # not one: of overlapping filters a broker may serve one
-    filters = (plainly, f"$share/doctor/{by_share}")
-    ear.expect([connection.subscribe([Subscription(each)]) for each in filters])
+    nobodys = f"{root}/{NOBODYS}/{new_id()}"
+    filters = (plainly, f"$share/doctor/{by_share}", nobodys)
+    ear.expect([connection.subscribe([Subscription(each)]) for each in filters], frozenset((plainly, by_share)))
     if not await _within(ear.granted) or connection.ended.done():
         return None
-    plain, shared = (ear.codes[mid][0] for mid in sorted(ear.codes))
+    plain, shared, _ = (ear.codes[mid][0] for mid in sorted(ear.codes))
     if plain >= FAILED:
         return None
     if shared >= FAILED:
         return False
-    for each in (plainly, by_share):
+    for each in (nobodys, plainly, by_share):  # nobody's first: it comes before the others, if at all
         connection.publish(Outgoing(each, b"?", 1, False, b"", None))
     await _within(ear.came)
     return by_share in ear.topics if plainly in ear.topics else None

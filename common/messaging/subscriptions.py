@@ -63,6 +63,11 @@ class Subscriptions:
             some = items[at : at + FILTERS_MAX]
             self._awaited[subscribe(some)] = list(some)
 
+    def refused(self) -> list[Subscription]:
+        """What is wanted, and neither acknowledged nor awaited: the broker refused it."""
+        awaited = {item.filter for items in self._awaited.values() for item in items}
+        return [item for name, item in self._wanted.items() if self._held.get(name) != item and name not in awaited]
+
     def answered(self, mid: int, codes: Sequence[int]) -> list[tuple[str, int]]:
         """Note a SUBACK; return the filters that the broker refused, with the codes."""
         answers = list(zip(self._awaited.pop(mid, []), codes, strict=False))

@@ -53,6 +53,7 @@ def _one(findings: list[Finding], check: str) -> Finding:
         ({"errors": {"broker": "b refuses doctor: not authorised"}}, "broker", "fail", "refuses", "broker.username"),
         ({"errors": {"broker": "CERTIFICATE_VERIFY_FAILED"}}, "broker", "fail", "VERIFY", "broker.tls.ca_file"),
         ({"broker": Probed("5", None)}, "shared", "warn", "not known", "doctor/#"),
+        ({"broker": Probed("5", True, True), "broker_url": "mqtt://b:1"}, "acl", "fail", "any client", "broker init"),
         ({"ready": {"ready": False, "parts": {"store": "read-only"}}}, "readiness", "fail", "store: read-only", "log"),
         ({"date": -7200.0}, "clock", "fail", "the controller by -7200 s", "NTP"),
         ({"nodes": [{"node": "a", "clock_skew_s": 8.0}]}, "clock", "warn", "a by +8 s", "NTP"),
@@ -94,7 +95,7 @@ def test_what_is_well_is_said(tmp_path: Path) -> None:
     )
     assert {finding.level for finding in findings} == {Level.ok}
     assert {finding.check for finding in findings} == {
-        "controller", "agent", "broker", "shared", "readiness", "clock", "disk", "secrets", "versions", "nodes",
+        "controller", "agent", "broker", "acl", "shared", "readiness", "clock", "disk", "secrets", "versions", "nodes",
     }  # fmt: skip
     assert not any(finding.do for finding in findings)
     secret.chmod(0o644)
@@ -133,6 +134,7 @@ async def test_brokers_are_told_apart(any_broker: Broker) -> None:
     mosquitto = "mosquitto" in type(any_broker).__name__.lower()
     assert found.version == (any_broker.settings().protocol if mosquitto else "3.1.1")
     assert found.shared is mosquitto
+    assert found.open, "neither has an ACL"
 
 
 async def test_a_broker_that_is_not_there_says_so() -> None:

@@ -27,7 +27,7 @@ _API = "127.0.0.1:9070"
 _CAT = re.compile(r"\$\(cat ([^)]+)\)")
 _FAR = re.compile(r"broker(?:\.example)?:1883")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
-GO_ON = {"up", "edge", "cloud", "tap"}  # until Ctrl-C, unless one of these is given
+GO_ON = {"up", "edge", "cloud", "tap", "telemetry"}  # until Ctrl-C, unless one of these is given
 ASKING = [["edge", "config"], ["edge", "reload"], ["edge", "rule"]]  # of the agent that runs already
 ENDING = {"--count", "--results", "--print-config"}
 OF_THE_STACK = {"overheat": "telemetry", "FAIL": "SUCCESS"}  # a watch of what never happens would show nothing
