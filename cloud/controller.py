@@ -145,9 +145,11 @@ class Controller:
         """
         make_data_dir(self.settings.data_dir)
         try:
-            for part in (self._control, self.store):
-                await part.start()
-                self._undo.append(part.stop)
+            self._control.claim()  # nobody else may open the store, and nobody may ask before it is open
+            self._undo.append(self._control.stop)
+            await self.store.start()
+            self._undo.append(self.store.stop)
+            await self._control.start()
             self._undo.append(self._health.stop)
             self.downstream.start()
             self._undo.append(self.downstream.stop)
@@ -240,6 +242,7 @@ class Controller:
                 "id": cloud.controller,
                 "version": VERSION,
                 "connected": self._link.connected,
+                "broker": self.settings.broker.url,
                 "sharing": self._sharing.mode,
                 "lease_holder": self._sharing.holder,
             },

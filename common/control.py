@@ -76,9 +76,15 @@ class ControlServer:
         self.requests = 0
         self.refused = 0
 
+    def claim(self) -> None:
+        """Keep others from this path before there is anything to ask. Raises ConfigError as ``start`` does."""
+        if self._lock is None:
+            self._lock = _take_lock(self._path)
+
     async def start(self) -> None:
         """Begin to listen. Raises ConfigError when a live process holds this path, or the path cannot be used."""
-        self._lock = _take_lock(self._path)
+        self.claim()
+        assert self._lock is not None
         extra: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         try:
             listener = _bind(self._path)
@@ -92,9 +98,15 @@ class ControlServer:
 
     async def stop(self) -> None:
         """Stop listening, cancel streams, let other operations end (at most 2 s), and remove the socket."""
-        if self._server is None or self._lock is None:
-            return
-        self._server.close()
+        if self._server is not None:
+            await self._end(self._server)
+            self._server = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _end(self, server: asyncio.Server) -> None:
+        server.close()
         for task, streams in self._clients.items():
             if streams:
                 task.cancel()
@@ -103,10 +115,8 @@ class ControlServer:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await self._server.wait_closed()
+        await server.wait_closed()
         self._path.unlink(missing_ok=True)
-        os.close(self._lock)
-        self._server = self._lock = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -203,7 +213,8 @@ def _unreachable(path: Path, exc: Exception) -> ControlError:
         return ControlError(f"{path}: permission denied; it belongs to the user that runs the process", kind="denied")
     what, command = _OWNERS.get(path.name, ("process", ""))
     start = f"start one with `fieldpost up` or `{command}`" if command else "start it"
-    return ControlError(f"no {what} answers at {path}: {start}, or name its data_dir", kind="unreachable")
+    told = f"no {what} answers at {path}: {start}, or name its directory with --data-dir"
+    return ControlError(told, kind="unreachable")
 
 
 async def _next_line(reader: asyncio.StreamReader, op: str) -> dict[str, Any]:

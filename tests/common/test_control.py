@@ -264,7 +264,7 @@ async def test_nobody_answers_says_what_to_do(tmp_path: Path, left_behind: bool)
     assert caught.value.kind == "unreachable"
     assert str(caught.value) == (
         f"no cloud controller answers at {path}: start one with `fieldpost up` or `fieldpost cloud`, "
-        "or name its data_dir"
+        "or name its directory with --data-dir"
     )
 
 
@@ -324,3 +324,17 @@ async def test_restart_on_the_same_path(tmp_path: Path) -> None:
         assert await call(tmp_path / "cloud.sock", "echo") == {}
         await server.stop()
     await server.stop()
+
+
+async def test_a_claimed_path_is_held_before_anybody_can_ask(tmp_path: Path) -> None:
+    """Whoever claimed a path keeps others away from it, and is not reachable before it listens; a stop gives it back."""
+    path = socket_path(tmp_path, "cloud")
+    first, second = ControlServer(path, {}), ControlServer(path, {})
+    first.claim()
+    with pytest.raises(ConfigError, match="another"):
+        await second.start()
+    with pytest.raises(ControlError, match="no cloud controller answers"):
+        await call(path, "echo")
+    await first.stop()
+    await second.start()
+    await second.stop()
