@@ -17,6 +17,7 @@ class Column(NamedTuple):
     text: Callable[[dict[str, Any]], str]
     number: bool = False
     width: int = 0  # in single lines
+    clip: int = 0  # characters in a table, when it is not wide; 0: all
 
 
 def _field(name: str) -> Callable[[dict[str, Any]], str]:
@@ -55,6 +56,10 @@ def _condition(name: str) -> Callable[[dict[str, Any]], str]:
 
 
 _FINE = {"ready": "True", "degraded": "False"}
+
+
+def _ready(row: dict[str, Any]) -> str:
+    return "disabled" if row.get("enabled") is False else _condition("ready")(row)
 
 
 def _status(name: str) -> Callable[[dict[str, Any]], str]:
@@ -97,33 +102,32 @@ def _said(row: dict[str, Any]) -> str:
 NODES = (
     Column("NODE", _field("node")),
     Column("STATE", _field("state")),
-    Column("SINCE (UTC)", _time("since")),
-    Column("VERSION", _field("version")),
+    Column("LAST SEEN (UTC)", _time("last_seen")),
     Column("ACCEPTED", _status("accepted"), True),
     Column("CONFIRMED", _status("confirmed"), True),
     Column("PENDING", _status("pending_results"), True),
-    Column("DUPLICATES", _field("duplicates"), True),
-    Column("LAST SEEN (UTC)", _time("last_seen")),
     Column("LOST", _losses),
-    Column("CONFLICT", _field("conflict")),
+    Column("CONFLICT", lambda row: row.get("conflict") or "-"),
+)
+NODES_WIDE = (
+    *NODES,
+    Column("SINCE (UTC)", _time("since")),
+    Column("VERSION", _field("version")),
+    Column("DUPLICATES", _field("duplicates"), True),
 )
 RULES = (
     Column("NAMESPACE", _field("namespace")),
     Column("RULE", _field("rule")),
     Column("VERSION", _version("version"), True),
     Column("NODES", _on_nodes),
-    Column("NOT RIGHT", _not_right),
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
-    Column("MEAN MS", _mean, True),
-    Column("P50 MS", _percentile("p50_us"), True),
     Column("P95 MS", _percentile("p95_us"), True),
-    Column("PER MIN", _field("last_minute"), True),
-    Column("READY", _condition("ready")),
+    Column("PER MIN", lambda row: str(row.get("last_minute", 0)), True),
+    Column("READY", _ready),
     Column("DEGRADED", _condition("degraded")),
-    Column("LAST SUCCESS (UTC)", _time("last_success")),
-    Column("LAST FAILURE (UTC)", _time("last_failure")),
 )
+_LAST = (Column("LAST SUCCESS (UTC)", _time("last_success")), Column("LAST FAILURE (UTC)", _time("last_failure")))
 RATES = (
     *RULES[:2],
     Column("SUCCESS/S", _field("success_per_s"), True),
@@ -134,16 +138,24 @@ RATES = (
 )
 RULES_WIDE = (
     *RULES,
+    Column("NOT RIGHT", _not_right),
+    Column("MEAN MS", _mean, True),
+    Column("P50 MS", _percentile("p50_us"), True),
+    *_LAST,
     Column("ENABLED", _field("enabled")),
     Column("SOURCE", _field("source")),
     Column("TARGET", _field("target")),
     Column("OWNER", _field("origin")),
     Column("UID", _field("uid")),
 )
-_OF_ALL_NODES = {"P50 MS", "P95 MS", "PER MIN", "READY", "DEGRADED"}
 RULES_PER_NODE = (
-    *RULES[:2], Column("NODE", _field("node")), *(column for column in RULES[5:] if column.title not in _OF_ALL_NODES)
-)  # fmt: skip
+    *RULES[:2],
+    Column("NODE", _field("node")),
+    Column("SUCCESS", _field("success"), True),
+    Column("FAIL", _field("fail"), True),
+    Column("MEAN MS", _mean, True),
+    *_LAST,
+)
 RESULTS = (
     Column("TIME", _field("time"), width=24),
     Column("NODE", _field("node"), width=12),
@@ -192,8 +204,8 @@ AUDIT = (
     Column("FROM", _field("remote")),
     Column("OPERATION", _field("operation")),
     Column("OUTCOME", _field("outcome")),
-    Column("ARGUMENTS", _field("arguments")),
-    Column("DETAIL", _field("detail")),
+    Column("ARGUMENTS", _field("arguments"), clip=40),
+    Column("DETAIL", _field("detail"), clip=80),
 )
 FINDINGS = (
     Column("LEVEL", _field("level")),
@@ -228,8 +240,7 @@ SINKS = (
     Column("RETRIES", _field("retries"), True),
     Column("REFUSED", _field("refused"), True),
     Column("LAST SUCCESS (UTC)", _time("last_success")),
-    Column("LAST ERROR (UTC)", _time("last_error_at")),
-    Column("ERROR", _field("last_error")),
+    Column("ERROR", lambda row: row.get("last_error") or "-", clip=80),
 )
 BROKER_USERS = (
     Column("NAME", _field("name")),
@@ -238,7 +249,7 @@ BROKER_USERS = (
     Column("WRITES", lambda row: " ".join(row["write"])),
     Column("READS", lambda row: " ".join(row["read"])),
 )
-VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value")))
+VALUES = (Column("KEY", _field("key")), Column("VALUE", _field("value"), clip=60))
 ORIGINS = (*VALUES, Column("ORIGIN", _field("origin")))
 
 LETTERS = (
@@ -252,14 +263,14 @@ LETTERS = (
 
 
 def render(columns: Sequence[Column], rows: Any, output: str) -> str:
-    """Return all rows as ``table`` (or ``wide``), ``json`` (one array) or ``yaml``, with a final newline."""
+    """Return all rows as ``table`` (long texts clipped), ``wide``, ``json`` (one array) or ``yaml``, with a newline."""
     if output == "json":
         return msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n"
     if output == "yaml":
         return msgspec.yaml.encode(rows).decode()
     if not rows:
         return "nothing yet\n"
-    cells = [[printable(column.text(row)) for column in columns] for row in rows]
+    cells = [[_clipped(column, printable(column.text(row)), output) for column in columns] for row in rows]
     widths = [max(len(column.title), *(len(row[at]) for row in cells)) for at, column in enumerate(columns)]
     out = io.StringIO()
     for row in [[column.title for column in columns], *cells]:
@@ -269,6 +280,10 @@ def render(columns: Sequence[Column], rows: Any, output: str) -> str:
         )
         out.write("  ".join(padded).rstrip() + "\n")
     return out.getvalue()
+
+
+def _clipped(column: Column, text: str, output: str) -> str:
+    return text[: column.clip - 3] + "..." if output == "table" and 0 < column.clip < len(text) else text
 
 
 def line(columns: Sequence[Column], row: dict[str, Any], output: str) -> str:

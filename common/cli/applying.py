@@ -83,7 +83,7 @@ def enable(
     output: Format = Output.table,
 ) -> None:  # fmt: skip
     """Let a rule run again. Example: fieldpost enable rule alarms -n plant"""
-    _show_changes(ask(data_dir, "enable", rule=name, namespace=namespace), output)
+    _show_changes(ask(data_dir, "enable", rule=name, namespace=namespace), output, "enabled")
 
 
 def disable(
@@ -91,7 +91,7 @@ def disable(
     output: Format = Output.table,
 ) -> None:  # fmt: skip
     """Keep a rule on its nodes, but do not run it. Example: fieldpost disable rule alarms -n plant"""
-    _show_changes(ask(data_dir, "disable", rule=name, namespace=namespace), output)
+    _show_changes(ask(data_dir, "disable", rule=name, namespace=namespace), output, "disabled")
 
 
 def describe(
@@ -159,7 +159,8 @@ def _files(place: Path) -> list[Path]:
     return sorted(file for file in place.iterdir() if file.suffix in SUFFIXES) if place.is_dir() else [place]
 
 
-def _show_changes(rows: list[dict[str, Any]], output: Output) -> None:
+def _show_changes(rows: list[dict[str, Any]], output: Output, configured: str = "configured") -> None:
+    """Print what became of each object; ``configured`` is the word for one that was changed."""
     from common import tables
 
     if output in (Output.json, Output.yaml):
@@ -172,7 +173,7 @@ def _show_changes(rows: list[dict[str, Any]], output: Output) -> None:
             if row["outcome"] == "deleted"
             else f", version {row['version']}, for {tables.plural(row['nodes'], 'node')}"
         )
-        print(f"{what} {row['outcome']}{where}")
+        print(f"{what} {configured if row['outcome'] == 'configured' else row['outcome']}{where}")
 
 
 def _description(found: dict[str, Any]) -> list[str]:

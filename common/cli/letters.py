@@ -63,8 +63,14 @@ def dlq_drop(
     side: SideName = Side.cloud,
 ) -> None:
     """Give dead letters up; on an edge that is a loss and recorded as one. Example: fieldpost dlq drop 3 4"""
+    from common import tables
+
     done: Any = ask(data_dir, "dlq.drop", side, ids=_letter_ids(letters, every, data_dir, side))
-    print(f"{done['done'] if side is Side.edge else done['dropped']} letters dropped")
+    count = done["done"] if side is Side.edge else done["dropped"]
+    print(f"{tables.plural(count, 'letter')} dropped")
+    if letters and count < len(letters):
+        sys.stderr.write("fieldpost: the others are not there; fieldpost dlq ls shows those that are\n")
+        sys.exit(1)
 
 
 def _letter_id(text: str, side: Side) -> str | int:

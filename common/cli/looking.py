@@ -37,7 +37,8 @@ def get_nodes(data_dir: DataDir = "", output: Format = Output.table) -> None:
     """Nodes with presence, epoch, what they accepted and what the cloud confirmed. Example: fieldpost get nodes"""
     from common import tables
 
-    show(tables.NODES, ask(data_dir, "get.nodes"), output)
+    columns = tables.NODES_WIDE if output is Output.wide else tables.NODES
+    show(columns, ask(data_dir, "get.nodes"), output)
 
 
 @get.command("rules")
@@ -127,7 +128,11 @@ def get_sinks(data_dir: DataDir = "", output: Format = Output.table) -> None:
     """Where the status of rules is told onward, what waits there and how late. Example: fieldpost get sinks"""
     from common import tables
 
-    show(tables.SINKS, ask(data_dir, "get.sinks"), output)
+    rows = ask(data_dir, "get.sinks")
+    if not rows and output in (Output.table, Output.wide):
+        print("no sinks: set one in cloud.forward")
+        return
+    show(tables.SINKS, rows, output)
 
 
 def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName = "") -> None:

@@ -139,7 +139,7 @@ class _Connection:
         asking = request_of(route, args)
         answer = self.send(asking.method, asking.target, asking.body, headers)
         if answer.status != http.HTTPStatus.OK:
-            raise _refusal(self._server.url, answer.status, self.read(answer))
+            raise _refusal(self._server, answer.status, self.read(answer))
         return answer
 
     def send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
@@ -207,16 +207,24 @@ def _token(file: str) -> str:
     return words[0]
 
 
-def _refusal(url: str, status: int, body: bytes) -> ControlError:
+def _refusal(server: Server, status: int, body: bytes) -> ControlError:
     """What an answer that is no 200 says: the detail of its problem, and for who may not ask also what to do."""
     try:
         problem = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError:
-        return ControlError(f"{url} answers {status}: is it a fieldpost controller?", kind="unreachable")
+        return ControlError(f"{server.url} answers {status}: is it a fieldpost controller?", kind="unreachable")
     detail = str(problem.get("detail") or problem.get("title") or status)
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-        return ControlError(f"{detail}: {problem.get('hint', '')} (--token-file)", kind="denied")
+        return ControlError(f"{detail}: {_token_advice(server, status)}", kind="denied")
     return ControlError(detail, kind=str(problem.get("type", "")).rpartition(":")[2])
+
+
+def _token_advice(server: Server, status: int) -> str:
+    if not server.token_file:
+        return "name the file that holds one with --token-file or FIELDPOST_TOKEN_FILE"
+    if status == http.HTTPStatus.FORBIDDEN:
+        return f"the token in {server.token_file} is a viewer's, use an operator's"
+    return f"the one in {server.token_file} is not among those of cloud.api.token_file there"
 
 
 def server_of(url: str, token_file: str) -> Server:

@@ -72,10 +72,11 @@ async def test_changes_go_through_too(tmp_path: Path) -> None:
         refused = await _fieldpost("dlq", "drop", "1", *viewer)
         assert isinstance(refused.exception, ControlError)
         assert str(refused.exception) == (
-            "dlq.drop needs the role operator; grace is a viewer: Use a token with the role operator. (--token-file)"
+            "dlq.drop needs the role operator; grace is a viewer: "
+            f"the token in {tmp_path / 'viewer'} is a viewer's, use an operator's"
         )
         operator = ("--server", api.url, "--token-file", str(tmp_path / "operator"))
-        assert (await _fieldpost("dlq", "drop", "--all", *operator)).output == "1 letters dropped\n"
+        assert (await _fieldpost("dlq", "drop", "--all", *operator)).output == "1 letter dropped\n"
         assert (await _fieldpost("dlq", "ls", *operator)).output == "nothing yet\n"
         audit = await _fieldpost("get", "audit", "--who", "ada", *operator)
         assert "dlq.drop" in audit.output
