@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 ARGUMENTS_CHARS_MAX = 1024
 DETAIL_CHARS_MAX = 512
+LOG_CHARS_MAX = 200  # of the arguments in the log: a manifest would fill the screen
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 
 
@@ -85,7 +86,8 @@ class Audit:
             outcome, detail,
         )  # fmt: skip
         log.info(
-            "audit: %s (%s, %s) %s %s: %s%s", caller.name, caller.role, caller.remote, operation, arguments, outcome,
+            "audit: %s (%s, %s) %s %s: %s%s", caller.name, caller.role, caller.remote, operation,
+            arguments if len(arguments) <= LOG_CHARS_MAX else arguments[:LOG_CHARS_MAX] + "...", outcome,
             f": {detail}" if detail else "",
         )  # fmt: skip
         try:

@@ -149,7 +149,7 @@ def clocks(place: Place) -> Iterator[Finding]:
         if off:
             yield Finding(level, "clock", f"more than {bound:g} s off: {_some(off)}", "set the clock by NTP there")
     if skews and all(_level_of(skew) is Level.ok for skew in skews.values()):
-        yield Finding(Level.ok, "clock", f"{len(skews)} clocks agree within {SKEW_WARN_S:g} s")
+        yield Finding(Level.ok, "clock", f"within {SKEW_WARN_S:g} s of this one: {_some(list(skews))}")
 
 
 def _level_of(skew: float) -> Level:
@@ -232,7 +232,7 @@ def fleet(place: Place) -> Iterator[Finding]:
     if away:
         yield Finding(Level.warn, "nodes", f"not there: {_some(away)}", "see their agents' logs; results wait on disk")
     if place.nodes and not away and not conflict:
-        yield Finding(Level.ok, "nodes", f"all {len(place.nodes)} are online")
+        yield Finding(Level.ok, "nodes", f"online: {_some([str(row['node']) for row in place.nodes])}")
 
 
 def _some(names: list[str]) -> str:

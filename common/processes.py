@@ -91,7 +91,10 @@ class Supervised:
             if loop.time() - began > STEADY_S:
                 backoff.reset()
             delay = backoff.next()
-            log.error("%s ended (exit code %d), again in %.1f s: %s", self.name, code, delay, self._last_words())
+            if code < 0:  # nobody's last words: what it logged before has nothing to do with it
+                log.error("%s was killed (signal %d), again in %.1f s", self.name, -code, delay)
+            else:
+                log.error("%s ended (exit code %d), again in %.1f s: %s", self.name, code, delay, self._last_words())
             await asyncio.sleep(delay)
             await self._spawn()
             self.restarts += 1

@@ -38,7 +38,7 @@ def _place(data_dir: str, broker: str) -> Any:
     from common.clock import SystemClock
     from common.config import load
     from common.doctor import Place
-    from common.settings import SharedSettings
+    from common.settings import BrokerSettings, SharedSettings
 
     overrides = {key: value for key, value in {"broker.url": broker, "data_dir": data_dir}.items() if value}
     flags = {"broker.url": "--broker", "data_dir": "--data-dir"}
@@ -58,6 +58,10 @@ def _place(data_dir: str, broker: str) -> Any:
         known["ready"] = _said(known, "ready", lambda: ask("ready"))
     known["cloud"] = _said(known, "cloud", lambda: ask("statistics"))
     known["nodes"] = _said(known, "nodes", lambda: ask("get.nodes"))
+    used = ((known["cloud"] or {}).get("controller") or {}).get("broker")
+    if used and settings.broker.url == BrokerSettings().url:  # nobody named one here: look at the one that is used
+        settings = msgspec.structs.replace(settings, broker=msgspec.structs.replace(settings.broker, url=used))
+        known["broker_url"] = used
     if server is None and _may_connect(settings, known):
         known["broker"] = _said(known, "broker", lambda: _probe(settings))
     return Place(**known)
