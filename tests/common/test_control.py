@@ -327,7 +327,7 @@ async def test_restart_on_the_same_path(tmp_path: Path) -> None:
 
 
 async def test_a_claimed_path_is_held_before_anybody_can_ask(tmp_path: Path) -> None:
-    """Whoever claimed a path keeps others away from it, and is not reachable before it listens; a stop gives it back."""
+    """Whoever claimed a path keeps others away from it, and does not answer before it listens; a stop gives it back."""
     path = socket_path(tmp_path, "cloud")
     first, second = ControlServer(path, {}), ControlServer(path, {})
     first.claim()
