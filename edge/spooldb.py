@@ -274,13 +274,15 @@ class SpoolDb:
             return State(Epoch(0, ""))
         _, node, root, n, uuid, *counts = row
         if (node, root) != (self._node, self._root):
-            left = db.execute("SELECT (SELECT count(*) FROM results) + (SELECT count(*) FROM messages)").fetchone()[0]
+            tables = ("results", "messages", "dead")
+            left = sum(db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables)
             if left:
                 raise ConfigError(
-                    f"the spool belongs to node {node!r} under root {root!r} and still holds {left} rows: "
-                    f"start once more as that node until they are sent, or move the file away",
+                    f"the spool belongs to node {node!r} under root {root!r} and still holds {left} rows: start once "
+                    f"more as that node until they are sent and no dead letters are left, or move the file away",
                     file=str(self._path),
                 )
+            return State(Epoch(0, ""))  # an account of its own: the other node's epochs are none of this one's
         return State(Epoch(n, uuid), *counts)
 
     def close(self) -> None:

@@ -136,7 +136,9 @@ async def test_second_process_on_the_same_spool_is_refused(tmp_path: Path):
 
 
 async def test_other_node_may_not_take_over_a_spool_that_holds_results(tmp_path: Path):
-    """P5.12: a changed node id with a non-empty spool refuses to start and says what to do; an empty one is taken."""
+    """P5.12: a changed node id with a non-empty spool refuses to start and says what to do; an empty one is taken,
+    and the new node's account begins at zero, in a later epoch.
+    """
     it = Collected(tmp_path)
     it.accept(result(source_id="a"))
     await eventually(lambda: it.durable == ["a"])
@@ -147,7 +149,10 @@ async def test_other_node_may_not_take_over_a_spool_that_holds_results(tmp_path:
     again.confirm(again.left)
     await eventually(lambda: again.spool.stats.pending == 0)
     await again.spool.stop()
-    await Collected(tmp_path, node="edge-2").spool.stop()
+    other = Collected(tmp_path, node="edge-2")
+    assert (other.spool.stats.accepted, other.spool.stats.confirmed) == (0, 0)
+    assert other.spool.stats.epoch.n > again.spool.stats.epoch.n
+    await other.spool.stop()
 
 
 async def test_queue_bound_refuses_instead_of_growing(tmp_path: Path):
