@@ -9,7 +9,7 @@ from common import tables
 COLUMNS_MAX = 100  # of a terminal
 AT = 1_795_661_574.0
 RULE = {
-    "namespace": "production", "rule": "overheat-alarm", "version": 12, "success": 12_345_678, "fail": 1_234,
+    "namespace": "production", "rule": "overheat", "version": 12, "success": 12_345_678, "fail": 1_234,
     "p95_us": 12_345, "last_minute": 12_345, "ready": "False", "ready_reason": "Refused", "degraded": "False",
     "summary": {"applied": 37, "nodes": 40, "failed": 3}, "last_success": AT, "last_failure": AT, "enabled": True,
 }  # fmt: skip
