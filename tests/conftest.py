@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, Protocol, find_mosquitto
+from tests.support.examples import load_profile
 from tests.support.postgres import NO_POSTGRES, URL_VARIABLE, Postgres, Schemas, find_postgres, own_server, server
 
 # The longest first: they wait more than they work, and what is short fills the workers at the end.
@@ -26,6 +27,9 @@ LONG_FIRST = (
     "tests/flow/",
 )
 ANY_BROKER = ("embedded-3.1.1", "mosquitto-5", "mosquitto-3.1.1")
+
+
+load_profile()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
