@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
-# Two workers: the tests that measure time share two cores, more would disturb them.
-WORKERS ?= 2
+# More workers than cores: half of the time of the tests is waiting for brokers, timeouts and processes.
+WORKERS ?= 4
 MINUTES ?= 10
 SEED ?=
 KILLS ?=
@@ -31,8 +31,11 @@ up: $(VENV)/.ready-up ## Start broker, cloud controller and an edge agent; Ctrl-
 down: $(VENV)/.ready-up ## Stop what make up started, from another terminal
 	@$(BIN)/fieldpost down $(ARGS)
 
-test: $(VENV)/.ready-test ## Run the whole test suite; says which parts it skips and how to have them
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+# Hundreds of processes start there: Python must keep what it compiles. One test at a time is handed out, the long ones
+# first (tests/conftest.py), so that no worker is left with the last long ones.
+test: export PYTHONDONTWRITEBYTECODE =
+test: $(VENV)/.ready-test ## Run the whole test suite; HYPOTHESIS_PROFILE=thorough makes more examples; says what it skips
+	@$(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk=1 $(ARGS)
 
 soak: $(VENV)/.ready-test ## Break everything for MINUTES (10) or KILLS with SEED (a random one) and print what became of it
 	@$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -9,9 +9,37 @@ from pathlib import Path
 import pytest
 
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, Protocol, find_mosquitto
+from tests.support.examples import load_profile
 from tests.support.postgres import NO_POSTGRES, URL_VARIABLE, Postgres, Schemas, find_postgres, own_server, server
 
+# The longest first: they wait more than they work, and what is short fills the workers at the end.
+LONG_FIRST = (
+    "tests/test_docs.py",
+    "tests/e2e/",
+    "tests/faults/",
+    "tests/postgres/",
+    "tests/messaging/",
+    "tests/edge/",
+    "tests/kubernetes/",
+    "tests/endpoints/",
+    "tests/api/",
+    "tests/cloud/",
+    "tests/flow/",
+)
 ANY_BROKER = ("embedded-3.1.1", "mosquitto-5", "mosquitto-3.1.1")
+
+
+load_profile()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first; the order within a directory stays."""
+    places = {prefix: place for place, prefix in enumerate(LONG_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        return next((at for prefix, at in places.items() if item.nodeid.startswith(prefix)), len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ async def _up(cwd: Path) -> AsyncIterator[tuple[str, str]]:
     finally:
         if program.running:
             program.interrupt()
-        assert await program.ended() == 0
+        assert await program.ended() == 0, program.err
 
 
 def _shows_a_result(program: Program) -> bool:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from common.api import ROUTES, Kind, path_names
 from tests.api.served import OPERATOR, Answer, Served, raw, served
+from tests.support.examples import examples
 
 _NAMES = ["limit", "cursor", "since", "before", "namespace", "rule", "status", "per_node", "node", "kind", "reason",
           "operation", "who", "id", "ids", "older_s", "x"]  # fmt: skip
@@ -49,7 +50,7 @@ def _encoded(text: str) -> str:
     return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(_ASKED), _QUERIES, _TEXTS, _BODIES)
 def test_no_argument_is_a_fault(run: Run, route: Any, query: list[tuple[str, str]], text: str, body: bytes) -> None:
     """Every route with arguments of every kind answers below 500, and its errors are problems."""
@@ -68,7 +69,7 @@ def test_no_argument_is_a_fault(run: Run, route: Any, query: list[tuple[str, str
         assert problem["status"] == status
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_request_end_the_connection(run: Run, data: bytes) -> None:
     """Rubbish gets 400 or nothing, and the next one is served."""

@@ -25,6 +25,7 @@ from common.chain.values import MISSING, Set, equal, text
 from common.errors import TopicError
 from tests.chain.fake_run import FakeRun
 from tests.chain.test_values import VALUES
+from tests.support.examples import examples
 
 REGISTRY = BUILTIN.extended([match.topic_match(topics.matches, topics.check_filter, TopicError)])
 SPECS = REGISTRY.specs()
@@ -50,7 +51,7 @@ parse-uri build-uri parse-authority parse-query build-query query-get parse-json
 map-create map-add map-remove set-create set-add set-remove list-create list-push list-insert list-set
 list-remove list-pop list-clear map len choice choices chance limit echo
 """
-FUZZ = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZ = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def by_name(spec: Spec) -> str:

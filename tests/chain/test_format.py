@@ -16,6 +16,7 @@ from common.chain.parser import parse
 from tests.chain.shapes import bare
 from tests.chain.test_fuzz_parser import ANY
 from tests.chain.test_parser import MEANING
+from tests.support.examples import examples
 
 UNTIDY = """\
 // first
@@ -103,7 +104,7 @@ def comments_of(text: str) -> list[str]:
     return sorted(text[start:end].rstrip() for start, end in Lexer(text).run().comments)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.sampled_from([text for text, _ in MEANING]), max_size=4), st.data())
 def test_comments_are_kept(texts: list[str], data: st.DataObject) -> None:
     """A comment behind any line, or on a line of its own, is kept, and the meaning with it."""
@@ -121,7 +122,7 @@ def test_comments_are_kept(texts: list[str], data: st.DataObject) -> None:
     assert format_text(formatted) == formatted
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(ANY.map(" ".join))
 def test_any_text(text: str) -> None:
     """Whatever parses keeps its meaning."""
@@ -134,7 +135,7 @@ def test_any_text(text: str) -> None:
     assert format_text(formatted) == formatted
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.text(max_size=12), st.text(max_size=5))
 def test_strings(value: str, other: str) -> None:
     """Any text can be written as a string, alone and beside an expansion, and is read as the same."""

@@ -15,6 +15,7 @@ from common.chain import nodes
 from common.chain.errors import ChainErrors
 from common.chain.parser import parse
 from tests.chain.shapes import spans
+from tests.support.examples import examples
 
 WORDS = (
     "if then else elif end case when as for in match-result a -1 3.5 --o --o= -- -x export local true null echo é 🙂"
@@ -108,7 +109,7 @@ def read(text: str) -> nodes.Body | None:
     return None
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.one_of(ANY.map("".join), ANY.map(" ".join), st.text(max_size=80)))
 def test_any_text_is_nodes_or_errors(text: str) -> None:
     """Nothing but ChainErrors leaves the parser, and every place lies in the text."""
@@ -144,8 +145,8 @@ def work(text: str) -> int:
 @pytest.mark.parametrize("piece", [piece.translate({126: " ", 64: "\n", 37: "\r"}) for piece in SLOW])
 def test_work_is_linear(piece: str) -> None:
     """Four times the text is at most about four times the work, whatever the text is made of."""
-    small, large = (piece * (size // len(piece.encode())) for size in (4_000, 16_000))
-    assert work(large) <= 4.5 * work(small) + 2000
+    small, large = (piece * (size // len(piece.encode())) for size in (2_000, 8_000))
+    assert work(large) <= 4.5 * work(small) + 1000
 
 
 def cpu_seconds(text: str) -> float:

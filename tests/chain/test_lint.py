@@ -16,6 +16,7 @@ from common.chain.loader import load_yaml, single
 from tests.chain.linting_support import POINT, codes, lines, short
 from tests.chain.test_fuzz_parser import work_of
 from tests.chain.test_parser import MEANING, cases
+from tests.support.examples import examples
 
 LINTING = Path(__file__).parent / "linting"
 CASES = [case for path in sorted(LINTING.glob("*.txt")) for case in cases(path)]
@@ -226,7 +227,7 @@ def test_what_is_mounted_does_not_count() -> None:
     assert point.mounted == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.sampled_from([text for text, _ in MEANING]), min_size=1, max_size=4))
 def test_lint_never_fails(texts: list[str]) -> None:
     """Whatever parses is linted, and what lint says lies in the text."""

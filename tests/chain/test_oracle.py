@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, note, settings
 from tests.chain.generated import of_seed, programs, shown
 from tests.chain.program import Program
 from tests.chain.running import run_engine, run_oracle
+from tests.support.examples import examples
 
 SEEDS = 200
 SEEDS_EACH = 25
@@ -24,7 +25,11 @@ def check(program: Program, origin: str = "") -> None:
 
 
 @settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, derandomize=True
+    max_examples=examples(EXAMPLES),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+    derandomize=True,
 )
 @given(programs())
 def test_drawn_programs(program: Program) -> None:
@@ -33,7 +38,7 @@ def test_drawn_programs(program: Program) -> None:
     check(program)
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_EACH))
+@pytest.mark.parametrize("first", range(0, examples(SEEDS), SEEDS_EACH))
 def test_programs_of_seeds(first: int) -> None:
     """Larger programs than hypothesis likes to draw; the seed is in the failure."""
     for seed in range(first, first + SEEDS_EACH):

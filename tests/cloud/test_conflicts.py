@@ -14,6 +14,7 @@ from cloud.stores.sql import SqlStore
 from common.errors import ControlError
 from common.models import Epoch, NodeBirth
 from tests.cloud.samples import AT, epoch, ok, open_store, status, totals
+from tests.support.examples import examples
 
 TWIN = epoch(7, tail=1)
 
@@ -308,7 +309,7 @@ lives = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3), st.booleans()),
 
 
 @pytest.mark.sqlite  # what it looks for is in our own judgement, and a database for each example is slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(lives, st.data())
 def test_no_order_of_births_messages_and_wills_is_a_false_conflict(life: _Life, data: st.DataObject) -> None:
     """P5.8: one healthy spool, heard in any order, doubled, late or kept by a broker, is never in conflict, and every

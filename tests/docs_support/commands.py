@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,9 +21,12 @@ from pathlib import Path
 from common.messaging.child import dies_with_parent
 from tests.docs_support.blocks import ROOT
 from tests.kubernetes.fakeapi import FakeApi, kubeconfig
+from tests.support.nursery import Forked, shared
 from tests.support.wait import eventually
 
 TIMEOUT_S = 60.0
+WARM = "fieldpost"
+API_PORT = "FIELDPOST__CLOUD__API__PORT"  # 0: two that start at once would both find the usual port free
 _API = "127.0.0.1:9070"
 _CAT = re.compile(r"\$\(cat ([^)]+)\)")
 _FAR = re.compile(r"broker(?:\.example)?:1883")
@@ -34,20 +38,31 @@ OF_THE_STACK = {"overheat": "telemetry", "FAIL": "SUCCESS"}  # a watch of what n
 
 
 class Program:
-    """A command that was started: its output so far, and its end."""
+    """A command that was started: its output so far, and its end.
+
+    Where the first word is WARM, the rest are arguments of ``fieldpost``, which starts as a fork that has its imports.
+    """
 
     def __init__(self, argv: list[str], cwd: Path, env: dict[str, str]) -> None:
         self._argv, self._cwd, self._env = argv, cwd, env
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._files = (cwd / f"out-{time.monotonic_ns()}", cwd / f"err-{time.monotonic_ns()}")
 
     async def start(self) -> Program:
+        for file in self._files:
+            file.touch()
+        if self._argv[0] == WARM:
+            nursery = shared("tests.docs_support.warm")
+            self._process = nursery.start(
+                [self._argv[1:], self._env], {}, self._files[0], errors=self._files[1], cwd=self._cwd
+            )
+            return self
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            self._process = await asyncio.create_subprocess_exec(
-                *dies_with_parent(self._argv),
+            self._process = subprocess.Popen(
+                dies_with_parent(self._argv),
                 cwd=self._cwd,
                 env=self._env,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
             )
@@ -63,7 +78,7 @@ class Program:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.poll() is None
 
     def interrupt(self) -> None:
         """What Ctrl-C does."""
@@ -74,10 +89,10 @@ class Program:
         """Wait for the end and return the exit code."""
         assert self._process is not None
         try:
-            return await asyncio.wait_for(self._process.wait(), timeout)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            return await asyncio.to_thread(self._process.wait, timeout)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(TIMEOUT_S)
             raise AssertionError(
                 f"{shlex.join(self._argv)} goes on after {timeout:g} s:\n{self.out}\n{self.err}"
             ) from None
@@ -91,13 +106,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 async def fieldpost(cwd: Path, *args: str, **env: str) -> Program:
-    """Start ``fieldpost`` with these arguments."""
-    return await Program([sys.executable, str(ROOT / "fieldpost.py"), *args], cwd, environment(**env)).start()
+    """Start ``fieldpost`` with these arguments, by its interpreter."""
+    argv = [sys.executable, str(ROOT / "fieldpost.py"), *args]
+    return await Program(argv, cwd, environment(**{API_PORT: "0", **env})).start()
 
 
 async def result_of(cwd: Path, *args: str, **env: str) -> tuple[int, str, str]:
     """Run ``fieldpost`` to its end: exit code, standard output, standard error."""
-    program = await fieldpost(cwd, *args, **env)
+    program = await Program([WARM, *args], cwd, environment(**env)).start()
     return await program.ended(), program.out, program.err
 
 
@@ -131,7 +147,7 @@ class Shell:
         else:
             assert words[0] == "fieldpost", f"no test knows how to run {command!r}"
             kind = words[2] if words[1] == "get" or words[1:3] in ASKING else words[1]
-            await self._ours(command, kind, [sys.executable, str(ROOT / "fieldpost.py"), *words[1:]], env)
+            await self._ours(command, kind, [WARM, *words[1:]], env)
 
     async def stop(self) -> None:
         """Press Ctrl-C in every command that still goes on."""
@@ -142,7 +158,7 @@ class Shell:
 
     async def _ours(self, command: str, kind: str, argv: list[str], env: dict[str, str]) -> None:
         if kind in ("edge", "cloud", "up"):  # beside the ones that run already: with data and a broker of their own
-            env["FIELDPOST__BROKER__URL"] = self._far
+            env |= {"FIELDPOST__BROKER__URL": self._far, API_PORT: "0"}
             if "--data-dir" not in argv:
                 argv = [*argv, "--data-dir", f"data-{len(self._going)}"]
         goes_on = kind in GO_ON and not ENDING & set(argv)
@@ -168,8 +184,7 @@ class Shell:
         async with FakeApi(installed=False).running() as api:
             config = self._cwd / "kubeconfig"
             config.write_text(kubeconfig(api.url))
-            argv = [sys.executable, str(ROOT / "fieldpost.py"), *words[1:]]
-            await self._ours(command, words[1], argv, env | {"KUBECONFIG": str(config)})
+            await self._ours(command, words[1], [WARM, *words[1:]], env | {"KUBECONFIG": str(config)})
 
     async def _curl(self, command: str, words: list[str], env: dict[str, str]) -> None:
         binary = shutil.which(words[0])

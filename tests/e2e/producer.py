@@ -38,6 +38,11 @@ async def produce(url: str, directory: str, first: int, count: int, protocol: st
             (Path(directory) / "done").touch()
 
 
+async def main(argv: list[str]) -> None:
+    """Run with the arguments of the command."""
+    url, directory, first, count, protocol = argv
+    await produce(url, directory, int(first), int(count), protocol)
+
+
 if __name__ == "__main__":
-    url_, directory_, first_, count_, protocol_ = sys.argv[1:]
-    asyncio.run(produce(url_, directory_, int(first_), int(count_), protocol_))
+    asyncio.run(main(sys.argv[1:]))

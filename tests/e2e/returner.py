@@ -55,6 +55,11 @@ async def live(url: str, directory: Path, protocol: str, run: str, old: int) -> 
         await asyncio.sleep(0.002)
 
 
+async def main(argv: list[str]) -> None:
+    """Run with the arguments of the command."""
+    url, directory, protocol, run, old = argv
+    await live(url, Path(directory), protocol, run, int(old))
+
+
 if __name__ == "__main__":
-    url_, directory_, protocol_, run_, old_ = sys.argv[1:]
-    asyncio.run(live(url_, Path(directory_), protocol_, run_, int(old_)))
+    asyncio.run(main(sys.argv[1:]))

@@ -5,18 +5,17 @@ at will.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from common.control import call, socket_path
 from common.errors import ControlError
 from common.messaging.base import PUBLISHED
-from common.messaging.child import dies_with_parent
 from common.messaging.transport import MqttLink
 from tests.support.brokers import Broker
+from tests.support.nursery import Forked, shared
 from tests.support.wait import eventually
 
 NODE = "edge-1"
@@ -45,16 +44,20 @@ spec:
 
 
 class Process:
-    """One of our programs as a child process that dies with the test."""
+    """One of our programs as a child process that dies with the test session; a fork of one that has its imports."""
 
     def __init__(self, side: str, args: list[str], log: Path) -> None:
-        self._command = dies_with_parent([sys.executable, "-m", side, *args])
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._side, self._args, self._log = side, args, log
+        self._process: Forked | None = None
 
     def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        module = f"{self._side}.__main__" if self._side in ("edge", "cloud") else self._side
+        self._process = shared(module).start([self._args], dict(os.environ), self._log)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal, wait, and return the exit code (negative: the signal)."""

@@ -155,7 +155,7 @@ async def test_rules_reach_a_bare_agent_and_outlive_its_end(mosquitto: Mosquitto
             await flows(b"third", "out/1")
             assert await cloud.list() == expected
             assert cloud.births()[-1] == cloud.version != ""
-            edge._process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+            edge.send(signal.SIGHUP)
             assert await cloud.ask(order(RULE, "a", "u-1", 3, spec("in", "out/3"))) == "OK"
             await flows(b"fourth", "out/3")
             assert await cloud.list() == [("a", 3, APPLIED, 3), ("bus", 1, APPLIED, 1)]

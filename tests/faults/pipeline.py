@@ -15,7 +15,7 @@ from common.errors import ControlError
 from common.messaging.child import dies_with_parent
 from tests.faults.fault import VARIABLE
 from tests.support.brokers import Broker
-from tests.support.nursery import Forked, Nursery
+from tests.support.nursery import Forked, Nursery, shared
 from tests.support.proxy import TcpProxy
 from tests.support.wait import eventually
 
@@ -23,8 +23,8 @@ from tests.support.wait import eventually
 class Child:
     """One program of the tests as a process, started, killed and started again.
 
-    With a ``nursery`` of the same module it starts as a fork, without the time that imports take, unless told to start
-    ``cold``.
+    It starts as a fork of a nursery, without the time that imports take: of ``nursery``, or of the session's when
+    nothing is asked of its environment; unless told to start ``cold``.
     """
 
     def __init__(self, module: str, log: Path) -> None:
@@ -39,9 +39,10 @@ class Child:
         """Start with these arguments; ``fault`` is the point at which it kills itself."""
         env = {**(os.environ if environment is None else environment), VARIABLE: fault}
         self.starts += 1
-        if self.nursery is not None and not cold:
+        nursery = shared(self.module) if self.nursery is None and environment is None else self.nursery
+        if nursery is not None and not cold:
             more = {name: value for name, value in env.items() if os.environ.get(name) != value}
-            self.process = self.nursery.start([str(arg) for arg in args], more, self._log)
+            self.process = nursery.start([str(arg) for arg in args], more, self._log)
             return
         command = dies_with_parent([sys.executable, "-m", self.module, *map(str, args)])
         with self._log.open("ab") as log:

@@ -15,7 +15,6 @@ from tests.e2e.test_downlink import PlayedCloud, played_cloud
 from tests.edge.cloudside import BUS, order, spec
 from tests.faults.pipeline import Child
 from tests.support.brokers import Mosquitto
-from tests.support.nursery import Nursery
 from tests.support.wait import eventually
 
 
@@ -23,9 +22,9 @@ from tests.support.wait import eventually
 def agent(tmp_path: Path) -> Iterator[Child]:
     """An agent without rules of its own."""
     child = Child("tests.faults.edge_child", tmp_path / "edge.log")
-    child.nursery = Nursery("tests.faults.edge_child")
     yield child
-    child.nursery.close()
+    if child.process is not None:
+        child.kill()
 
 
 async def test_a_kill_at_each_point_loses_nothing_that_was_answered(

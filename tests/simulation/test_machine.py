@@ -37,6 +37,7 @@ from tests.simulation.disk import DISK_FAULTS, Crash
 from tests.simulation.mutants import mutated
 from tests.simulation.node import POINTS, ROOT, Node
 from tests.simulation.store import IN_MEMORY, SimStore
+from tests.support.examples import examples
 
 ANY = st.integers(0, 12) | st.integers(0, 10_000)
 ROUNDS_MAX = 1000  # each a connect, after which one message probes
@@ -189,7 +190,9 @@ class Exactness(RuleBasedStateMachine):
         self.node.truth.settled()
 
 
-SETTINGS = settings(max_examples=80, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=examples(80), stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)
 Exactness.TestCase.settings = SETTINGS
 TestExactness = Exactness.TestCase
 

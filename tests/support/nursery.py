@@ -2,14 +2,18 @@
 
 A real process with memory, files and a pid of its own, to be killed as any other; only the time that Python takes for
 its imports is left out. ``python -m tests.support.nursery MODULE`` is the server: for each JSON line it forks one that
-runs the coroutine ``MODULE.main(*args)``, and says with JSON lines which pid it has and, later, how it ended.
+runs ``MODULE.main(*args)``, a function or coroutine, and says with JSON lines which pid it has and, later, how it
+ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
+import functools
 import importlib
+import inspect
 import json
 import os
 import selectors
@@ -76,10 +80,14 @@ class Nursery:
         self._reader = threading.Thread(target=self._read, name=f"nursery of {module}", daemon=True)
         self._reader.start()
 
-    def start(self, args: list[str], environment: dict[str, str], log: Path) -> Forked:
-        """Start one; ``environment`` is added to what it inherits, ``log`` takes what it says."""
+    def start(
+        self, args: list[Any], environment: dict[str, str], log: Path, *, errors: Path | None = None, cwd: Path = ROOT
+    ) -> Forked:
+        """Start one in ``cwd``; ``environment`` is added to what it inherits, ``log`` takes what it says, or
+        ``errors`` what it says on its standard error.
+        """
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps([args, environment, str(log)]) + "\n")
+        self._server.stdin.write(json.dumps([args, environment, str(log), str(errors or log), str(cwd)]) + "\n")
         self._server.stdin.flush()
         assert self._started.acquire(timeout=START_S), "the nursery does not answer"
         return self._known[self._last]
@@ -102,6 +110,14 @@ class Nursery:
         self._server.wait(START_S)
         self._reader.join(START_S)
         self._server.stdout.close()
+
+
+@functools.cache
+def shared(module: str) -> Nursery:
+    """The nursery of a module for all tests of this session; it inherits the environment of the first that asks."""
+    nursery = Nursery(module)
+    atexit.register(nursery.close)
+    return nursery
 
 
 def _serve(module: ModuleType) -> None:
@@ -130,16 +146,19 @@ def _say(pid: int, code: int | None) -> None:
     sys.stdout.flush()
 
 
-def _live(module: Any, args: list[str], environment: dict[str, str], log: str) -> None:
+def _live(module: Any, args: list[Any], environment: dict[str, str], log: str, errors: str, cwd: str) -> None:
     """In the fork: what ``python -m`` would do, and then end, whatever happened."""
     code = 1
     try:
         here = ctypes.CDLL(None)
         here.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        out, err = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) for file in (log, errors))
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for fd, at in ((nothing, 0), (said, 1), (said, 2)):
+        for fd, at in ((nothing, 0), (out, 1), (err, 2)):
             os.dup2(fd, at)
+            os.close(fd)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        os.chdir(cwd)
         os.environ.update(environment)
         if "POWERLOSS_CUT" in environment:
             number = {name: int(os.environ.get(f"POWERLOSS_{name}", "0")) for name in ("CUT", "MODE", "SEED")}
@@ -147,11 +166,16 @@ def _live(module: Any, args: list[str], environment: dict[str, str], log: str) -
                 ctypes.c_long(number["CUT"]), ctypes.c_int(number["MODE"]), ctypes.c_uint64(number["SEED"]),
                 ctypes.c_long(0), ctypes.c_long(0),
             )  # fmt: skip
-        asyncio.run(module.main(*args))
-        code = 0
+        given = module.main(*args)
+        code = (asyncio.run(given) if inspect.iscoroutine(given) else given) or 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
