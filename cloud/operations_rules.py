@@ -23,7 +23,8 @@ from common.checks import check_labels
 from common.clock import Clock
 from common.control import Operation
 from common.errors import ControlError, ResourceError
-from common.manifests import Finding, Manifest, load_manifests
+from common.manifestfiles import load_manifests
+from common.manifests import Finding, Manifest
 from common.resource import DEFAULT_NAMESPACE, check_node_id
 from common.rules import ENDPOINT_KIND, RULE_KIND, Rule
 

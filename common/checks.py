@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from common.errors import ConfigError, RefusedError
-from common.manifests import Finding, Manifest, load_manifests, nearest
+from common.manifests import Finding, Manifest, nearest
 from common.masking import mask_urls
 from common.messaging.endpoint import parse_endpoints
 from common.resource import is_label, is_name
@@ -84,6 +83,8 @@ def check_text(
     text: str, file: str = "", endpoint_types: Collection[EndpointType] = ENDPOINT_TYPES
 ) -> tuple[list[Manifest], list[Finding]]:
     """Load and check one text. The findings are those of both; the manifests may be used when there are none."""
+    from common.manifestfiles import load_manifests  # YAML: a start does not pay for it
+
     manifests, findings = load_manifests(text, file)
     both = findings + check(manifests, endpoint_types, unreadable=findings)
     return manifests, sorted(both, key=lambda found: (found.file, found.line))
@@ -195,6 +196,8 @@ def _check_side(
     namespace, _ = manifest.value.key
     if (namespace, name) not in endpoints:
         text = f"{side} {name!r} is no RuleEndpoint of namespace {namespace!r}"
+        import difflib  # for an error only: a start does not pay for it
+
         near = difflib.get_close_matches(name, [n for ns, n in endpoints if ns == namespace], n=1, cutoff=0.5)
         yield manifest.finding(f"spec.{side}", text + (f"; did you mean {near[0]!r}?" if near else ""))
         return

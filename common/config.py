@@ -8,42 +8,37 @@ the sections of the other ones are passed over.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
-import yaml
 from msgspec import NODEFAULT, inspect, structs
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from common.configtypes import (
+    SECTIONS,
+    Origin,
+    Values,
+    expected,
+    fields_of,
+    info_of,
+    is_secret,
+    is_text,
+    is_text_list,
+    leaves_of,
+    named_section,
+    section_of,
+    unknown,
+)
 from common.errors import ConfigError
 from common.masking import MASKED, mask_urls
-from common.yamlnodes import compose, is_null, items, line_of, plain, read_text
 
 PREFIX = "FIELDPOST__"
 FILE_VARIABLE = "FIELDPOST_CONFIG"
 DEFAULT_FILE = "fieldpost.yaml"
-SECTIONS = ("edge", "cloud", "console")  # top-level sections that belong to one process; the others pass over them
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-class Origin(NamedTuple):
-    """Where a value came from: a file and line, or the name of a variable or flag."""
-
-    file: str = ""
-    line: int = 0
-    name: str = ""
-
-    def error(self, text: str) -> ConfigError:
-        """A ConfigError that names this place."""
-        return ConfigError(f"{text} (from {self.name})" if self.name else text, file=self.file, line=self.line)
-
-    def __str__(self) -> str:
-        return self.name or f"{self.file}:{self.line}"
 
 
 class Setting(NamedTuple):
@@ -54,19 +49,6 @@ class Setting(NamedTuple):
     default: str
     description: str
     secret: bool = False
-
-
-class _Leaf(NamedTuple):
-    """One setting of a class: its dotted key, type, and whether it is secret."""
-
-    key: str
-    type: Any
-    default: Any
-    description: str
-    secret: bool
-
-
-_Values = dict[str, tuple[Any, Origin]]
 
 
 def load(
@@ -107,15 +89,15 @@ def parse_args(
     origin, secrets masked; the caller prints it and ends. ``shortcuts`` maps flags to dotted keys, such as
     ``{"--node": "edge.node"}``. Wrong use ends the process with exit code 2 and one line on standard error.
     """
-    leaves = {leaf.key: leaf for leaf in _leaves(cls)}
+    leaves = {leaf.key: leaf for leaf in leaves_of(cls)}
     parser = _Parser(prog=prog, allow_abbrev=False, description=(cls.__doc__ or "").partition("\n")[0])
     parser.add_argument("-c", "--config", metavar="FILE", help=f"settings; default ${FILE_VARIABLE} or {DEFAULT_FILE}")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, by dotted key")
     parser.add_argument("--print-config", action="store_true", help="print the effective settings and end")
     for flag, key in shortcuts.items():
         leaf = leaves[key]
-        more: dict[str, Any] = {"nargs": "?", "const": "true"} if _info(leaf.type) == inspect.BoolType() else {}
-        if _is_text_list(leaf.type):
+        more: dict[str, Any] = {"nargs": "?", "const": "true"} if info_of(leaf.type) == inspect.BoolType() else {}
+        if is_text_list(leaf.type):
             more = {"action": "append"}
         parser.add_argument(flag, dest=flag, metavar="VALUE", help=leaf.description.replace("%", "%%") or key, **more)
     given = parser.parse_args(argv)
@@ -152,7 +134,7 @@ def mask(settings: msgspec.Struct) -> dict[str, Any]:
         if isinstance(value, msgspec.Struct):
             shown[field.encode_name] = mask(value)
         else:
-            shown[field.encode_name] = MASKED if value and _is_secret(field.type) else mask_urls(value)
+            shown[field.encode_name] = MASKED if value and is_secret(field.type) else mask_urls(value)
     return shown
 
 
@@ -170,7 +152,7 @@ def effective(settings: msgspec.Struct, values: Mapping[str, tuple[Any, Origin]]
                 origin = f"  # {values[key][1]}" if values and key in values else ""
                 lines.append(f"{indent}{name}: {_yaml(value)}{origin}")
 
-    leaf_keys = {leaf.key for leaf in _leaves(type(settings))}
+    leaf_keys = {leaf.key for leaf in leaves_of(type(settings))}
     write(mask(settings), "", "")
     return "\n".join(lines) + "\n"
 
@@ -180,12 +162,12 @@ def describe(cls: type[msgspec.Struct]) -> list[Setting]:
     return [
         Setting(
             leaf.key,
-            _expected(_info(leaf.type)),
+            expected(info_of(leaf.type)),
             "required" if leaf.default is NODEFAULT else _yaml(leaf.default),
             leaf.description,
             leaf.secret,
         )
-        for leaf in _leaves(cls)
+        for leaf in leaves_of(cls)
     ]
 
 
@@ -226,21 +208,19 @@ def _collect(
     environ: Mapping[str, str],
     overrides: Mapping[str, str],
     flags: Mapping[str, str],
-) -> _Values:
-    values: _Values = {}
+) -> Values:
+    values: Values = {}
     if file is None:
         file = environ.get(FILE_VARIABLE) or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else "")
     if file:
-        roots = compose(read_text(file), file)
-        if len(roots) > 1:
-            raise ConfigError("holds several documents; one is expected", file=file, line=line_of(roots[1]))
-        for root in roots:
-            _walk(cls, root, "", Origin(file), values)
+        from common.confignodes import read_file  # YAML: only where there is a file
+
+        read_file(cls, file, values)
     for name in sorted(environ):
         if name.startswith(PREFIX):
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
             _set(cls, key, environ[name], Origin(name=name), values)
-    secrets = {leaf.key for leaf in _leaves(cls) if leaf.secret}
+    secrets = {leaf.key for leaf in leaves_of(cls) if leaf.secret}
     for key, text in overrides.items():
         origin = Origin(name=flags.get(key, f"--set {key}"))
         if key in secrets:
@@ -254,89 +234,39 @@ def _collect(
     return values
 
 
-def _set(cls: type[msgspec.Struct], key: str, text: str, origin: Origin, values: _Values) -> None:
+def _set(cls: type[msgspec.Struct], key: str, text: str, origin: Origin, values: Values) -> None:
     """Put one value that came as text under its dotted key."""
     kind: Any = cls
     parts = key.split(".")
     for at, part in enumerate(parts):
-        section = _section(kind)
+        section = section_of(kind)
         if section is None:
             raise origin.error(f"{key}: {'.'.join(parts[:at])} has no settings inside")
-        fields = _fields(section)
+        fields = fields_of(section)
         if part not in fields:
             if at == 0 and part in SECTIONS:
                 return
-            raise origin.error(_unknown(key, ".".join(parts[:at]), part, fields))
+            raise origin.error(unknown(key, ".".join(parts[:at]), part, fields))
         kind = fields[part].type
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
         raise origin.error(f"{key}: is not UTF-8 text")
-    if _is_text(kind):
+    if is_text(kind):
         values[key] = (text, origin)
         return
-    roots = compose(text, origin.name)
-    node = roots[0] if roots else ScalarNode("tag:yaml.org,2002:null", "null")
-    if section := _section(kind):
-        _walk(section, node, key + ".", origin, values)
-    else:
-        value = _build(node, kind, origin)
-        values[key] = ([text] if isinstance(value, str) and _is_text_list(kind) else value, origin)
+    from common.confignodes import read_value  # YAML: only for what is no plain text
 
-
-def _walk(cls: type[msgspec.Struct], node: Node, prefix: str, origin: Origin, values: _Values) -> None:
-    """Put every value of a map node under its dotted key; ``origin`` gives the file or the name."""
-    if is_null(node):
-        return
-    values[prefix] = (None, origin)  # the section was given, though perhaps nothing in it
-    fields = _fields(cls)
-    if not isinstance(node, MappingNode):
-        name = f"{prefix[:-1]}: " if prefix else ""
-        raise _at(origin, node).error(f"{name}given {_shown(node)}, expected a map with {', '.join(fields)}")
-    for name, key_node, value in items(node, origin.file or origin.name):
-        here = _at(origin, key_node)
-        if name not in fields:
-            if not prefix and name in SECTIONS:
-                continue
-            raise here.error(_unknown(prefix + name, prefix[:-1], name, fields))
-        kind = fields[name].type
-        if section := _section(kind):
-            _walk(section, value, prefix + name + ".", origin, values)
-        else:
-            values[prefix + name] = (_build(value, kind, here), here)
-
-
-def _at(origin: Origin, node: Node) -> Origin:
-    return origin if origin.name else Origin(origin.file, line_of(node))
-
-
-def _build(node: Node, kind: Any, origin: Origin) -> Any:
-    """The node's value; a scalar is its text where the setting is a text, so ``protocol: 5`` need no quotes."""
-    info = _info(kind)
-    if isinstance(node, ScalarNode) and _is_text(kind) and not is_null(node):
-        return node.value
-    if isinstance(node, SequenceNode) and _is_text_list(kind):
-        return [part.value if isinstance(part, ScalarNode) else plain(part, origin.file) for part in node.value]
-    if isinstance(node, MappingNode) and isinstance(info, inspect.DictType) and _is_text_info(info.value_type):
-        pairs = items(node, origin.file or origin.name)
-        return {k: v.value if isinstance(v, ScalarNode) else plain(v, origin.file) for k, _, v in pairs}
-    return plain(node, origin.file or origin.name)
-
-
-def _unknown(key: str, section: str, name: str, fields: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(fields), n=1, cutoff=0.5)
-    inside = section + "." if section else ""
-    hint = f"did you mean {inside}{near[0]}?" if near else f"known here: {', '.join(fields)}"
-    return f"unknown setting {key}; {hint}"
+    read_value(kind, key, text, origin, values)
 
 
 # Assembling: values by dotted key -> the frozen settings
 
 
-def _assemble(cls: type[T], values: _Values, flags: Mapping[str, str], prefix: str = "", default: T | None = None) -> T:
+def _assemble(cls: type[T], values: Values, flags: Mapping[str, str], prefix: str = "", default: T | None = None) -> T:
     """``default`` is what the section around has for this one; it may differ from the class's own defaults."""
     arguments: dict[str, Any] = {}
     for field in structs.fields(cls):
         key = prefix + field.encode_name
-        if section := _section(field.type):
+        if section := section_of(field.type):
             inner = field.default if default is None else getattr(default, field.name)
             if inner is not None or any(given.startswith(key + ".") for given in values):
                 inner = inner if isinstance(inner, section) else None
@@ -358,129 +288,16 @@ def _convert(key: str, kind: Any, value: Any, origin: Origin) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except (msgspec.ValidationError, ValueError) as exc:
-        if _named_section(kind):  # a map of sections: what is wrong in one of them
+        if named_section(kind):  # a map of sections: what is wrong in one of them
             raise origin.error(f"{key}: {exc}") from exc
-        given = MASKED if _is_secret(kind) else _yaml(mask_urls(value))
-        raise origin.error(f"{key}: given {given}, expected {_expected(_info(kind))}") from exc
-
-
-# Types
-
-
-def _fields(cls: type[msgspec.Struct]) -> dict[str, structs.FieldInfo]:
-    return {field.encode_name: field for field in structs.fields(cls)}
-
-
-def _leaves(cls: type[msgspec.Struct], prefix: str = "", around: msgspec.Struct | None = None) -> Iterator[_Leaf]:
-    """The settings of a section; ``around`` is what the section around it has for this one, if it has."""
-    for field in structs.fields(cls):
-        key = prefix + field.encode_name
-        default = field.default if field.default_factory is NODEFAULT else field.default_factory()
-        if around is not None:
-            default = getattr(around, field.name)
-        if section := _section(field.type):
-            yield from _leaves(section, key + ".", default if isinstance(default, section) else None)
-            continue
-        yield _Leaf(key, field.type, default, _description(field.type), _is_secret(field.type))
-        if named := _named_section(field.type):
-            yield from _leaves(named, key + ".NAME.")
-
-
-def _section(kind: Any) -> type[msgspec.Struct] | None:
-    """The Struct class of a section, also of one that may be None; None for a single setting."""
-    if hasattr(kind, "__metadata__"):
-        kind = kind.__origin__
-    parts = [part for part in getattr(kind, "__args__", (kind,)) if part is not type(None)]
-    if len(parts) == 1 and isinstance(parts[0], type) and issubclass(parts[0], msgspec.Struct):
-        return parts[0]
-    return None
-
-
-def _named_section(kind: Any) -> type[msgspec.Struct] | None:
-    """The Struct class of a map of names to sections; None for anything else."""
-    info = _info(kind)
-    if not isinstance(info, inspect.DictType):
-        return None
-    inner = info.value_type.type if isinstance(info.value_type, inspect.Metadata) else info.value_type
-    return inner.cls if isinstance(inner, inspect.StructType) else None
-
-
-def _info(kind: Any) -> inspect.Type:
-    info = inspect.type_info(kind)
-    return info.type if isinstance(info, inspect.Metadata) else info
-
-
-def _metas(kind: Any) -> list[msgspec.Meta]:
-    return [meta for meta in getattr(kind, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
-
-
-def _is_secret(kind: Any) -> bool:
-    return any((meta.extra or {}).get("secret") for meta in _metas(kind))
-
-
-def _description(kind: Any) -> str:
-    return next((meta.description for meta in _metas(kind) if meta.description), "")
-
-
-def _is_text(kind: Any) -> bool:
-    return _is_text_info(_info(kind))
-
-
-def _is_text_list(kind: Any) -> bool:
-    info = _info(kind)
-    return isinstance(info, inspect.ListType) and _is_text_info(info.item_type)
-
-
-def _is_text_info(info: inspect.Type) -> bool:
-    if isinstance(info, inspect.Metadata):
-        info = info.type
-    if isinstance(info, inspect.LiteralType):
-        return all(isinstance(value, str) for value in info.values)
-    return isinstance(info, inspect.StrType)
-
-
-def _expected(info: inspect.Type) -> str:
-    """What a type takes, in words."""
-    if isinstance(info, inspect.Metadata):
-        info = info.type
-    match info:
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.IntType():
-            return "a whole number" + _bounds(info)
-        case inspect.FloatType():
-            return "a number" + _bounds(info)
-        case inspect.LiteralType():
-            return "one of " + ", ".join(str(value) for value in info.values)
-        case inspect.StrType():
-            return "a text" + (f" that matches {info.pattern}" if info.pattern else "")
-        case inspect.NoneType():
-            return "null"
-        case inspect.ListType() | inspect.VarTupleType():
-            return f"a list, each {_expected(info.item_type)}"
-        case inspect.DictType():
-            return f"a map of names, each {_expected(info.value_type)}"
-        case inspect.StructType():
-            return "a section"
-        case inspect.UnionType():
-            return " or ".join(_expected(part) for part in info.types)
-    return type(info).__name__.removesuffix("Type").lower()
-
-
-def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
-    words = [("from", info.ge), ("above", info.gt), ("to", info.le), ("below", info.lt)]
-    return "".join(
-        f" {word} {bound if isinstance(bound, int) else f'{bound:g}'}" for word, bound in words if bound is not None
-    )
+        given = MASKED if is_secret(kind) else _yaml(mask_urls(value))
+        raise origin.error(f"{key}: given {given}, expected {expected(info_of(kind))}") from exc
 
 
 def _yaml(value: Any) -> str:
-    text = yaml.safe_dump(msgspec.to_builtins(value), default_flow_style=True, width=10**6, allow_unicode=True)
-    return text.strip().removesuffix("...").strip()
+    from common.confignodes import yaml_of  # YAML: only to show a setting
 
-
-def _shown(node: Node) -> str:
-    return "a list" if isinstance(node, SequenceNode) else "a single value"
+    return yaml_of(value)
 
 
 def make_data_dir(path: str) -> Path:

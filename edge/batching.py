@@ -6,9 +6,10 @@ message of them copies bytes and decodes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -43,6 +44,10 @@ class Packed(NamedTuple):
     kind: str = RULESTATUS
 
 
+_SENDER = attrgetter("kind", "namespace", "codec", "rule")
+_RULE, _RESULTS, _WEIGHT, _BODY, _ROWS = map(attrgetter, ("rule", "results", "weight", "body", "rows"))
+
+
 class Frozen(NamedTuple):
     """A message that never changes again: what is published until it is confirmed (P5.1)."""
 
@@ -69,12 +74,15 @@ def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed
     """
     if len(items) == 1:
         return list(items)
-    if len({item.codec for item in items}) > 1:  # the setting was changed; a rule's results keep their order over that
+    of_one: defaultdict[tuple[str, str, CodecName, str], list[Packed]] = defaultdict(list)
+    for key, item in zip(map(_SENDER, items), items, strict=True):  # all that is done for each item runs in C
+        of_one[key].append(item)
+    if len({codec for _, _, codec, _ in of_one}) > 1:  # the setting was changed; a rule's results keep their order
         runs = (list(run) for _, run in groupby(items, attrgetter("codec")))
         return [packed for run in runs for packed in pack(run, count_max, bytes_max)]
     groups: dict[tuple[str, str, CodecName], dict[str, list[Packed]]] = {}
-    for item in items:
-        groups.setdefault((item.kind, item.namespace, item.codec), {}).setdefault(item.rule, []).append(item)
+    for (kind, namespace, codec, rule), of_rule in of_one.items():
+        groups.setdefault((kind, namespace, codec), {})[rule] = of_rule
     packed: list[Packed] = []
     for (kind, namespace, codec), by_rule in groups.items():
         together = sum(map(len, by_rule.values()))
@@ -82,12 +90,15 @@ def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed
             for of_rule in by_rule.values():
                 packed.extend(_join(of_rule, count_max, bytes_max))
         else:
-            mixed = (i for i in items if i[0] == namespace and i[2] == codec and i.kind == kind)
+            mixed = [i for i in items if i[0] == namespace and i[2] == codec and i.kind == kind]
             packed.extend(_join(mixed, count_max, bytes_max))
     return packed
 
 
-def _join(items: Iterable[Packed], count_max: int, bytes_max: int) -> Iterator[Packed]:
+def _join(items: Sequence[Packed], count_max: int, bytes_max: int) -> Iterator[Packed]:
+    if sum(map(_RESULTS, items)) <= count_max and sum(map(len, map(_BODY, items))) + len(items) <= bytes_max:
+        yield joined(items)
+        return
     part: list[Packed] = []
     count = size = 0
     for item in items:
@@ -106,15 +117,15 @@ def joined(part: Sequence[Packed]) -> Packed:
     first = part[0]
     if len(part) == 1:
         return first
-    rules = {item.rule for item in part}
+    rules = set(map(_RULE, part))
     return Packed(
         first.namespace,
         first.rule if len(rules) == 1 else "",
         first.codec,
-        sum(item.results for item in part),
-        sum(item.weight for item in part),
-        (b"," if first.codec == "json" else b"").join([item.body for item in part]),
-        tuple(row for item in part for row in item.rows),
+        sum(map(_RESULTS, part)),
+        sum(map(_WEIGHT, part)),
+        (b"," if first.codec == "json" else b"").join(map(_BODY, part)),
+        tuple(chain.from_iterable(map(_ROWS, part))),
         first.kind,
     )
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -312,18 +313,22 @@ class Spool:
             self._attempt = None
             if self._state.commits == attempt.changes.state.commits and not attempt.step:  # it was committed after all
                 return self._finish(attempt)
-        accepts = self._held + [op for op in group if type(op) is Accept]
-        journal = [op for op in group if type(op) is Journal]
-        gone = self._confirmed([op for op in group if type(op) is Confirmation])
-        self._make_room(sum(len(op.packed.body) + 64 for op in accepts))
+        by_kind: defaultdict[type[Op], list[Any]] = defaultdict(list)
+        for op in group:
+            by_kind[type(op)].append(op)
+        accepts, journal = self._held + by_kind[Accept], by_kind[Journal]
+        gone = self._confirmed(by_kind[Confirmation])
+        wanted = sum(len(op.packed.body) + 64 for op in accepts)
+        self._make_room(wanted)
         room = self._quota - self._db.bytes_used() + sum(len(message.payload) for message in gone)
-        accepts, held = self._within(accepts, room)
+        held: list[Accept] = []
+        if wanted > room:
+            accepts, held = self._within(accepts, room)
         changes = Changes(msgspec.structs.replace(self._state, commits=self._state.commits + 1))
-        orders = [op for op in group if type(op) is Letters]
-        self._looked([op for op in group if type(op) is Look], changes)
-        if self._lanes.live > self._window.live_rows_max or any(type(op) is Split for op in group):
+        self._looked(by_kind[Look], changes)
+        if self._lanes.live > self._window.live_rows_max or by_kind[Split]:
             split(changes.state, self._waiting())
-        self._plan(changes, accepts, journal, gone, [op for op in group if type(op) is Void], orders)
+        self._plan(changes, accepts, journal, gone, by_kind[Void], by_kind[Letters])
         durable = [op.on_durable for op in accepts if op.on_durable is not None]
         durable += [op.on_durable for op in journal if op.on_durable is not None]
         attempt = _Attempt(changes, durable, held, len(accepts))

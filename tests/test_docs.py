@@ -32,7 +32,7 @@ from common.chain.hookpoint import Engine
 from common.checks import check_text
 from common.clock import SystemClock
 from common.config import describe, load
-from common.manifests import load_files
+from common.manifestfiles import load_files
 from common.models import Confirmation, ControllerPresence, ExecResult, NodeBirth, Refusal
 from common.resource import RULE
 from common.rulechains import commands as rule_commands

@@ -27,7 +27,8 @@ from common.clock import Clock
 from common.errors import KubeError
 from common.kube.client import KubeClient
 from common.kube.resources import ENDPOINTS, RULES, Resource
-from common.manifests import Finding, Manifest, load_manifests
+from common.manifestfiles import load_manifests
+from common.manifests import Finding, Manifest
 from common.metrics import Counters
 from common.models import clean_text
 from common.rules import API_VERSION

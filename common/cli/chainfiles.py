@@ -25,7 +25,8 @@ from common.chain.run import Access
 from common.chain.values import from_json
 from common.clock import SystemClock
 from common.errors import ConfigError
-from common.manifests import Manifest, load_manifests
+from common.manifestfiles import load_manifests
+from common.manifests import Manifest
 from common.rulechains import commands, rule_point, source_of
 from common.rules import Rule
 from common.yamlnodes import compose, plain, read_text

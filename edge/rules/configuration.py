@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import structs
 
-from common.chain.errors import ChainErrors
-from common.chain.loader import load_json
-from common.chain.nodes import LibSource
 from common.checks import ENDPOINT_TYPES, check
 from common.errors import ConfigError
-from common.manifests import Finding, Manifest, load_files, nearest
+from common.manifests import Finding, Manifest, nearest
 from common.resource import DEFAULT_NAMESPACE
 from common.rules import ENDPOINT_KIND, RULE_KIND, EndpointSpec, Metadata, Rule, RuleEndpoint, RuleSpec
 from edge.flow.hooks import POINTS
 from edge.rules.cloudlayer import Cloud, clashes, identified, layer_of, without_idle
 from edge.rules.edits import Edit, apply
 from edge.rules.fitting import Blame, Version
-from edge.rules.layers import CLOUD_LAYER, LAYERS, Layer, Merged, Origin, load_layers, merge
+from edge.rules.layers import CLOUD_LAYER, LAYERS, Layer, Merged, Origin, merge
+
+if TYPE_CHECKING:
+    from common.chain.nodes import LibSource
 
 HTTP_POINTS = ("pre_req", "main", "post_resp")
 SECTIONS = ("endpoints", "rules", "hooks", "hook_points")
@@ -72,7 +72,11 @@ class Configuration:
     def files(self) -> Files:
         """Read all files. Raises ConfigError for a layer that cannot be read."""
         layers, findings = self._manifests()
-        read = load_layers(Path(self._directory)) if self._directory else []
+        read = []
+        if self._directory:
+            from edge.rules.layerfiles import load_layers  # YAML and TOML: only for a node that has files
+
+            read = load_layers(Path(self._directory))
         last = LAYERS.index(CLOUD_LAYER)
         below = [layer for layer in read if LAYERS.index(layer.name) <= last]
         return Files(layers + below, [layer for layer in read if layer not in below], findings)
@@ -124,6 +128,10 @@ class Configuration:
 
     def _manifests(self) -> tuple[list[Layer], list[Finding]]:
         files = [str(file) for place in self._places for file in _manifest_files(Path(place))]
+        if not files:
+            return [], []
+        from common.manifestfiles import load_files  # YAML: only for a node that has files
+
         manifests, findings = load_files(files)
         findings += [f for f in check(manifests, unreadable=findings) if "stands twice" in f.text]
         layers = []
@@ -234,8 +242,14 @@ def _hooks_of(merged: Merged) -> tuple[dict[str, str], list[Finding]]:
 def _points_of(merged: Merged) -> tuple[dict[str, LibSource], list[Finding]]:
     points: dict[str, LibSource] = {}
     findings: list[Finding] = []
+    given = _items(merged, "hook_points")
+    if not given:
+        return points, findings
+    from common.chain.errors import ChainErrors  # the language is loaded when a hook point needs it: start light
+    from common.chain.loader import load_json
+
     known = (*POINTS, *HTTP_POINTS)
-    for point, chains in _items(merged, "hook_points"):
+    for point, chains in given:
         at = ("hook_points", point)
         if point not in known:
             findings.append(_finding(merged, at, f"there is no hook point {point!r}{nearest(point, known)}"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from common.errors import ConfigError, HookError
@@ -22,6 +21,8 @@ def load_hooks(configured: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
 
     Raises ConfigError for what cannot be imported, is no function, or has a signature that ``Hooks.add`` refuses.
     """
+    from importlib.metadata import entry_points  # loads email and zipfile: whoever only imports need not wait for it
+
     found: dict[str, Callable[..., Any]] = {}
     scratch = Hooks()
     wanted = {entry.name: entry.value for entry in entry_points(group=GROUP)} | dict(configured)

@@ -19,7 +19,7 @@ from cloud.stores.tables import assignments, changes
 from common.checks import check_text
 from common.clock import ManualClock
 from common.errors import ControlError
-from common.manifests import load_manifests
+from common.manifestfiles import load_manifests
 from common.messaging.memory import MemoryHub, MemoryLayer
 from common.rules import ENDPOINT_KIND, RULE_KIND, Rule, selects
 from common.rulesync import REFUSED, SyncedObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.checks import check, check_text
-from common.manifests import load_manifests
+from common.manifestfiles import load_manifests
 from common.topics import matches, overlaps
 
 HEAD = "apiVersion: rules.kubeedge.io/v1\n"

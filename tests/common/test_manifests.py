@@ -10,7 +10,7 @@ import pytest
 
 from common.checks import check, check_text
 from common.errors import ConfigError
-from common.manifests import load_files, load_manifests
+from common.manifestfiles import load_files, load_manifests
 from common.rules import (
     EVENTBUS,
     EndpointType,

@@ -13,7 +13,7 @@ from cloud.settings import Settings as CloudSettings
 from cloud.stores import desired
 from cloud.stores.assigning import assign_objects
 from common.control import call, socket_path
-from common.manifests import load_manifests
+from common.manifestfiles import load_manifests
 from common.messaging.transport import MqttLink
 from edge.agent import Agent
 from edge.settings import EdgeSettings, Settings, UplinkSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.checks import check
-from common.manifests import load_manifests
+from common.manifestfiles import load_manifests
 from common.models import ExecResult
 from common.rules import EVENTBUS, RuleEndpoint
 from edge.endpoints.base import Rendering, Wiring

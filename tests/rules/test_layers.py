@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from edge.rules.layers import Layer, load_layers, merge
+from edge.rules.layerfiles import load_layers
+from edge.rules.layers import Layer, merge
 
 
 def merged(*values: dict[str, Any]) -> dict[str, Any]:

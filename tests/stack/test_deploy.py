@@ -15,7 +15,7 @@ import yaml
 
 from cloud.settings import Settings as CloudSettings
 from common.config import load
-from common.manifests import load_files
+from common.manifestfiles import load_files
 from edge.settings import Settings as EdgeSettings
 from tests.stack.samples import DIRECTORY, samples
 
