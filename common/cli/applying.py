@@ -13,7 +13,7 @@ from common.cli.asking import DataDir, Format, Output, ask, show
 
 STDIN = "-"
 STDIN_NAME = "(standard input)"  # in findings
-FINDINGS = "FindingsError"  # the kind of error that holds findings, one a line, as ``fieldpost check`` prints them
+FINDINGS = "refused"  # the kind of error that holds findings, one a line, as ``fieldpost check`` prints them
 SUFFIXES = (".yaml", ".yml", ".json")
 
 RuleArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")]
@@ -50,17 +50,27 @@ def apply(
 
     Example: fieldpost apply -f examples/relay.yaml -f examples/fan-out.yaml
     """
+    _show_changes(_asked(data_dir, "apply", files), output)
+
+
+def check_there(files: list[str]) -> int:
+    """Let the controller check manifests beside what is wanted already; return how many objects they are."""
+    found: Any = _asked("", "check", files)
+    return int(found["objects"])
+
+
+def _asked(data_dir: str, operation: str, files: list[str]) -> Any:
+    """Ask for an operation on manifests. Findings are printed, one a line, and end the command with exit code 1."""
     from common.errors import ControlError
 
     texts = [{"text": text, "file": file} for file, text in _texts(files)]
     try:
-        done = ask(data_dir, "apply", manifests=texts)
+        return ask(data_dir, operation, manifests=texts)
     except ControlError as exc:
         if exc.kind != FINDINGS:
             raise
         print(exc)
         sys.exit(1)
-    _show_changes(done, output)
 
 
 def delete(
