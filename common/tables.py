@@ -115,13 +115,10 @@ RULES = (
     Column("NOT RIGHT", _not_right),
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
-    Column("MEAN MS", _mean, True),
-    Column("P50 MS", _percentile("p50_us"), True),
     Column("P95 MS", _percentile("p95_us"), True),
     Column("PER MIN", _field("last_minute"), True),
     Column("READY", _condition("ready")),
     Column("DEGRADED", _condition("degraded")),
-    Column("LAST SUCCESS (UTC)", _time("last_success")),
     Column("LAST FAILURE (UTC)", _time("last_failure")),
 )
 RATES = (
@@ -132,18 +129,20 @@ RATES = (
     Column("SUCCESS", _field("success"), True),
     Column("FAIL", _field("fail"), True),
 )
+_MEAN = Column("MEAN MS", _mean, True)
+_LAST_SUCCESS = Column("LAST SUCCESS (UTC)", _time("last_success"))
 RULES_WIDE = (
     *RULES,
+    _MEAN,
+    Column("P50 MS", _percentile("p50_us"), True),
+    _LAST_SUCCESS,
     Column("ENABLED", _field("enabled")),
     Column("SOURCE", _field("source")),
     Column("TARGET", _field("target")),
     Column("OWNER", _field("origin")),
     Column("UID", _field("uid")),
 )
-_OF_ALL_NODES = {"P50 MS", "P95 MS", "PER MIN", "READY", "DEGRADED"}
-RULES_PER_NODE = (
-    *RULES[:2], Column("NODE", _field("node")), *(column for column in RULES[5:] if column.title not in _OF_ALL_NODES)
-)  # fmt: skip
+RULES_PER_NODE = (*RULES[:2], Column("NODE", _field("node")), *RULES[5:7], _MEAN, _LAST_SUCCESS, RULES[-1])
 RESULTS = (
     Column("TIME", _field("time"), width=24),
     Column("NODE", _field("node"), width=12),

@@ -189,12 +189,16 @@ def _description(found: dict[str, Any]) -> list[str]:
     """Words first, then what is wanted, then a table of the nodes, then the last errors."""
     from common import tables
 
+    conditions = found["conditions"]
     head = (
         ("Name", found["name"]), ("Namespace", found["namespace"]), ("UID", found["uid"]),
         ("Version", found["version"]), ("Owner", found["origin"]), ("Enabled", str(found["enabled"]).lower()),
         ("Source", f"{found['source']} {_resource(found, 'source')}"),
         ("Target", f"{found['target']} {_resource(found, 'target')}"),
         ("Results", f"{found['success']} SUCCESS, {found['fail']} FAIL"),
+        ("Rate", ", ".join(f"{found[f'last_{span}']} in the last {span}" for span in ("minute", "hour", "day"))),
+        ("Duration", f"p50 {found['p50_us'] / 1000:.1f} ms, p95 {found['p95_us'] / 1000:.1f} ms"),
+        *((each["type"], tables.printable("{status} ({reason}): {message}".format(**each))) for each in conditions),
     )  # fmt: skip
     lines = [*map(tables.printable, found["words"]), "", *(f"{name + ':':<11}{value}" for name, value in head)]
     chain = found["manifest"]["spec"].get("chain", "")
