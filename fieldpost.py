@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from common.cli import applying
-from common.cli.asking import DataDir, reach_elsewhere, run_until_interrupt, socket_of
+from common.cli.asking import DataDir, here, reach_elsewhere, reaching, run_until_interrupt, socket_of
 from common.cli.brokering import broker as broker_commands
 from common.cli.chains import chain
 from common.cli.doctor import doctor, sides
@@ -127,6 +127,7 @@ async def _value(value: Any) -> Any:
 
 
 @app.command()
+@reaching
 def check(
     files: Annotated[
         list[str] | None, typer.Option("-f", "--file", help="Manifests: file or directory; repeatable.")
@@ -136,13 +137,19 @@ def check(
         typer.Option("--layers", exists=True, file_okay=False, help="Directory with the layers of a configuration."),
     ] = None,
 ) -> None:
-    """Say all that a node would refuse, without running it. Example: fieldpost check -f examples/relay.yaml"""
+    """Say all that a node would refuse, without running it; with --server, also beside what is wanted there already.
+
+    Example: fieldpost check -f examples/relay.yaml
+    """
     from common.config import load
     from edge.rules.checking import check_configuration
     from edge.settings import Settings
 
     if not files and not layers:
         raise typer.BadParameter("name files of manifests, or a directory with --layers", param_hint="-f")
+    if here() is not None and files and not layers:
+        print(f"{applying.check_there(files)} rules and endpoints, nothing to say")
+        return
     settings = load(Settings, environ=os.environ, overrides={})
     loops = settings.edge.flow.loops or settings.broker.protocol != "3.1.1"
     objects, findings = check_configuration(files or [], str(layers or ""), loops=loops)

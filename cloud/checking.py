@@ -12,13 +12,18 @@ from common.checks import check
 from common.manifests import Finding, Manifest
 from common.rules import ENDPOINT_KIND, Rule
 
+TAKEN = "this name is taken by what was applied with fieldpost: delete it there (fieldpost delete), or rename this one"
 MANIFEST_BYTES_MAX = 65_536  # as JSON: what a node takes by default, and well below what a message holds
+
+_OWNED = {KUBERNETES: "it belongs to Kubernetes: change it there, with kubectl", API: TAKEN}
 
 
 def check_wanted(
     manifests: Sequence[Manifest], unreadable: Sequence[Finding], there: Sequence[tuple[Value, str]], origin: str
 ) -> list[Finding]:
     """Return all that is wrong with these manifests, and with desired rules that use an endpoint of theirs.
+
+    An object that somebody else applied, by its origin, is his: its name is taken.
 
     Arguments: ``unreadable`` is what was found when their texts were loaded; ``there`` are the desired objects around
     them (``desired.read_around``), each with its origin; ``origin`` is who applies.
@@ -40,8 +45,8 @@ def check_wanted(
     owners = {(value.kind, value.key): owner for value, owner in there}
     for manifest in manifests:
         owner = owners.get((manifest.value.kind, manifest.value.key), origin)
-        if owner == KUBERNETES and origin == API:
-            found.append(manifest.finding("metadata.name", "it belongs to Kubernetes: change it there, with kubectl"))
+        if owner != origin:
+            found.append(manifest.finding("metadata.name", _OWNED[owner]))
         size = len(msgspec.json.encode(stamped(manifest.value, "", 0)))
         if size > MANIFEST_BYTES_MAX:
             text = f"{size} bytes as JSON, at most {MANIFEST_BYTES_MAX}"

@@ -48,7 +48,7 @@ class FindingsError(ControlError):
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = list(findings)
-        super().__init__("\n".join(map(str, findings)))
+        super().__init__("\n".join(map(str, findings)), kind="refused")
 
 
 class DownstreamController:

@@ -1,4 +1,4 @@
-"""The metrics that need the store: results by rule, nodes by state, dead letters, commits (experience U6)."""
+"""The metrics that need the store: results by rule, durations, nodes by state, dead letters, commits (U6)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 
 from cloud.sessions import CONFLICT, OFFLINE, ONLINE, UNKNOWN, Sessions
 from cloud.stores.base import NodeRow, RuleRow, Store
+from cloud.stores.latency import durations, middle_of
 from cloud.stores.tables import dead_letters
 from common.clock import Clock
-from common.metrics import Family
+from common.metrics import Family, Histogram
 
 AGE_S = 5.0  # of what was read: several scrapers cost one reading
 OTHERS = "_other"  # the rule that stands for all above the bound
@@ -35,6 +36,8 @@ class Metering:
         self._results: dict[Series, int] = {}
         self._states: Counter[str] = Counter()
         self._letters = 0
+        self._durations: Mapping[tuple[int, int], int] = {}  # what was read last: executions by hour and bucket
+        self._execution_seconds = Histogram()
         self._read_at = float("-inf")
 
     async def refresh(self) -> None:
@@ -47,6 +50,15 @@ class Metering:
         self._states = _states(await self._sessions.nodes())
         count = select(func.count()).select_from(dead_letters)
         self._letters = await self._store.read(lambda conn: conn.execute(count).scalar() or 0)
+        self._add_durations(await self._store.read(durations))
+
+    def _add_durations(self, found: Mapping[tuple[int, int], int]) -> None:
+        """Count what came since the last reading: the store drops the hours that are over, a histogram may not fall."""
+        for key, count in found.items():
+            new = count - self._durations.get(key, 0)
+            if new > 0:
+                self._execution_seconds.observe(middle_of(key[1]) / 1e6, new)
+        self._durations = found
 
     def _bounded(self, rows: Iterable[RuleRow]) -> dict[Series, int]:
         found: dict[Series, int] = {}
@@ -67,6 +79,8 @@ class Metering:
         names = ("namespace", "rule", "outcome", "reason")
         results = [(dict(zip(names, series, strict=True)), float(n)) for series, n in sorted(self._results.items())]
         yield Family("results", "counter", "executions by rule and how they ended", list(results))
+        words = "how long executions took, of all rules, within a ninth"
+        yield Family("execution_seconds", "histogram", words, [({}, self._execution_seconds)])
         states = [({"state": state}, float(self._states[state])) for state in (ONLINE, OFFLINE, UNKNOWN, CONFLICT)]
         yield Family("nodes", "gauge", "nodes by state", list(states))
         yield Family("dead_letters", "gauge", "dead letters that are kept", [({}, self._letters)])

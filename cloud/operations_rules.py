@@ -6,7 +6,7 @@ Arguments and answers are plain JSON, so that the control socket and the API ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 
 from cloud.downstream import DownstreamController
 from cloud.selection import ObjectKey
-from cloud.stores import queries
-from cloud.stores.assigning import AssignmentRow, Summary, assignments_of, summaries
-from cloud.stores.base import ErrorRow, RuleRow, Store
+from cloud.stores.assigning import Summary, assignments_of, summaries
+from cloud.stores.base import Store
 from cloud.stores.desired import Changed, ObjectRow, objects_of, words_of
+from cloud.stores.status import REMOVED, NodeShare, RuleKey, RuleStatus, rule_statuses
 from common.checks import check_labels
 from common.clock import Clock
 from common.control import Operation
@@ -29,6 +29,10 @@ from common.resource import DEFAULT_NAMESPACE, check_node_id
 from common.rules import ENDPOINT_KIND, RULE_KIND, Rule
 
 ERRORS_MAX = 32  # that a description shows
+_OF_STATUS = (
+    "success", "fail", "last_success", "last_failure", "p50_us", "p95_us", "last_minute", "last_hour", "last_day",
+    "conditions", "errors",
+)  # fmt: skip
 REFUSALS_SHOWN_MAX = 10  # nodes that its first line names
 _KINDS = {
     "rule": RULE_KIND, "rules": RULE_KIND, "endpoint": ENDPOINT_KIND, "endpoints": ENDPOINT_KIND,
@@ -157,7 +161,7 @@ class RuleOperations:
         )
 
     async def describe_rule(self, args: dict[str, Any]) -> Any:
-        """All that is known of one rule: manifest, nodes, counts, errors, and ``words`` that sum it up."""
+        """All that is known of one rule: manifest, status as the sinks have it, and ``words`` that sum it up."""
         wanted, now = _read(args, _RuleArgs), self._clock.time()
         key = ObjectKey(RULE_KIND, wanted.namespace, wanted.rule)
 
@@ -165,10 +169,10 @@ class RuleOperations:
             rows = objects_of(conn, *key)
             if not rows:
                 raise ControlError(f"{words_of(key)} is not there", kind="not_found")
-            shares = assignments_of(conn, now, self._stale_s, kind=RULE_KIND, namespace=key.namespace, name=key.name)
-            counts = queries.rules(conn, key.namespace, key.name, True)
-            errors = queries.errors_of(conn, key.namespace, key.name, ERRORS_MAX)
-            return _described(rows[0], shares, counts, errors)
+            of = RuleKey(key.namespace, key.name, rows[0].uid)
+            (status,) = rule_statuses(conn, [of], now=now, stale_s=self._stale_s, errors_max=ERRORS_MAX)
+            told = summaries(conn, now, self._stale_s, kind=RULE_KIND, namespace=key.namespace, name=key.name)
+            return _described(rows[0], status, told.get((key, of.uid), Summary()))
 
         return await self._store.read(query)
 
@@ -247,40 +251,17 @@ def _object(row: ObjectRow, summary: Summary) -> dict[str, Any]:
     return {**structs.asdict(row), **shown, "summary": structs.asdict(summary)}
 
 
-def _described(
-    row: ObjectRow, shares: Sequence[AssignmentRow], counts: Sequence[RuleRow], errors: Sequence[ErrorRow]
-) -> dict[str, Any]:
-    """``counts`` are per node; those of earlier rules of this name are left out, as are their errors."""
-    own = [count for count in counts if count.uid == row.uid]
-    by_node = {count.node: count for count in own}
-    nodes = []
-    for share in shares:
-        count = by_node.pop(share.node, None) if share.uid == row.uid else None
-        told = {"success": count.success, "fail": count.fail} if count is not None else {"success": 0, "fail": 0}
-        nodes.append({**structs.asdict(share), **told})
+def _described(row: ObjectRow, status: RuleStatus, summary: Summary) -> dict[str, Any]:
+    """Nodes that had the rule and have not any more are shown when they counted something."""
     return {
-        **_object(row, Summary()),
-        "summary": structs.asdict(_summed(share for share in shares if share.uid == row.uid)),
-        "words": _words(row, [share for share in shares if share.uid == row.uid and share.desired]),
-        "success": sum(count.success for count in own),
-        "fail": sum(count.fail for count in own),
-        "nodes": nodes,
-        "errors": [error for error in errors if error.uid == row.uid],
+        **_object(row, summary),
+        **{name: getattr(status, name) for name in _OF_STATUS},
+        "words": _words(row, [share for share in status.nodes if share.desired]),
+        "nodes": [share for share in status.nodes if share.state != REMOVED or share.success or share.fail],
     }
 
 
-def _summed(shares: Iterable[AssignmentRow]) -> Summary:
-    summary = Summary()
-    for share in shares:
-        if not share.desired:
-            summary.removing += 1
-            continue
-        summary.nodes += 1
-        setattr(summary, share.state, getattr(summary, share.state) + 1)
-    return summary
-
-
-def _words(row: ObjectRow, shares: Sequence[AssignmentRow]) -> list[str]:
+def _words(row: ObjectRow, shares: Sequence[NodeShare]) -> list[str]:
     """``running on 3 of 4 nodes``, then a line for each node that refused a version."""
     running = sum(share.state == "applied" for share in shares)
     first = f"rule {row.name}: running on {running} of {len(shares)} nodes"

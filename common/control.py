@@ -288,7 +288,7 @@ async def _answer(writer: asyncio.StreamWriter, value: dict[str, Any]) -> None:
 def _error(exc: BaseException) -> dict[str, str]:
     expected = isinstance(exc, FieldpostError)
     return {
-        "kind": type(exc).__name__,
+        "kind": getattr(exc, "kind", "") or type(exc).__name__,
         "text": str(exc) if expected else f"internal error: {type(exc).__name__}: {exc}",
     }
 

@@ -178,7 +178,8 @@ class KubeError(FieldpostError):
 class ControlError(FieldpostError):
     """A control socket does not answer, or its process refused the operation.
 
-    ``kind`` is ``unreachable`` when nobody answers, else the class of the other process's error, such as ConfigError.
+    ``kind`` is ``unreachable`` when nobody answers; what an operation said of itself: ``not_found``, ``conflict``,
+    ``refused`` (the text is findings, one a line); else the class of the other process's error, such as ConfigError.
     """
 
     def __init__(self, text: str, *, kind: str = "") -> None:

@@ -13,6 +13,7 @@ from cloud.ledger import FleetRow, LedgerRow
 from cloud.stores.assigning import AssignmentRow, Summary
 from cloud.stores.auditing import AuditRow
 from cloud.stores.base import ErrorRow, LossRow, NodeRow, ResultRow, RuleRow
+from cloud.stores.status import Condition, NodeShare
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -89,31 +90,21 @@ class WantedObject(msgspec.Struct, kw_only=True):
     type: str = ""
 
 
-class RuleOnNode(msgspec.Struct, kw_only=True):
-    """What a node is to have of a rule, what it has and refused, and what it counted."""
-
-    node: str
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    desired: int
-    reported: int
-    refused: int
-    state: str
-    error: str
-    changed_at: float
-    success: int
-    fail: int
-
-
 class DescribedRule(WantedObject, kw_only=True):
-    """All that is known of a rule; ``words`` sum it up, a line each."""
+    """All that is known of a rule; ``words`` sum it up, a line each; the rest is as sinks are told it (P8.1)."""
 
     words: list[str]
     success: int
     fail: int
-    nodes: list[RuleOnNode]
+    last_success: float
+    last_failure: float
+    p50_us: int
+    p95_us: int
+    last_minute: int
+    last_hour: int
+    last_day: int
+    nodes: list[NodeShare]
+    conditions: list[Condition]
     errors: list[ErrorRow]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from starlette.responses import Response
@@ -18,6 +18,7 @@ from common.errors import (
     StorageError,
     TransportError,
 )
+from common.manifests import Finding as ManifestFinding
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,25 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 
 
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is wrong with a manifest: in which file and line, 0 when unknown, and in which object."""
+
+    text: str
+    file: str = ""
+    line: int = 0
+    kind: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, found: ManifestFinding) -> Finding:
+        """The same, as JSON has it."""
+        return cls(found.text, found.file, found.line, found.kind, found.name)
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error. ``type`` names it for programs, ``detail`` what is wrong, ``instance`` where, ``hint`` what to do."""
+    """An error. ``type`` names it for programs, ``detail`` what is wrong, ``instance`` where, ``hint`` what to do;
+    ``findings`` are those of manifests, which ``detail`` has one a line.
+    """
 
     type: str
     title: str
@@ -34,6 +52,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     instance: str = ""
     hint: str = ""
+    findings: list[Finding] = []
 
 
 class ApiError(FieldpostError):
@@ -66,10 +85,18 @@ _OF_KIND = {"not_found": "not_found", "conflict": "conflict", "refused": "refuse
 _RETRY = {429, 503}
 
 
-def problem(name: str, detail: str, instance: str = "", headers: Mapping[str, str] | None = None) -> Response:
+def problem(
+    name: str,
+    detail: str,
+    instance: str = "",
+    headers: Mapping[str, str] | None = None,
+    findings: Sequence[ManifestFinding] = (),
+) -> Response:
     """Return the answer for one of ``PROBLEMS``."""
     status, title, hint = PROBLEMS[name]
-    body = Problem(f"urn:fieldpost:problem:{name}", title, status, detail, instance, hint)
+    body = Problem(
+        f"urn:fieldpost:problem:{name}", title, status, detail, instance, hint, list(map(Finding.of, findings))
+    )
     sent = dict(headers or {})
     if status in _RETRY:
         sent["Retry-After"] = str(RETRY_AFTER_S)
@@ -83,7 +110,8 @@ def problem_of(exc: Exception, instance: str) -> Response:
     if not isinstance(exc, FieldpostError):
         log.error("api: %s failed", instance, exc_info=exc)
         return problem("internal", "the operation failed; its error is in the controller's log", instance)
-    return problem(_name_of(exc), getattr(exc, "detail", "") or str(exc), instance)
+    detail = getattr(exc, "detail", "") or str(exc)
+    return problem(_name_of(exc), detail, instance, findings=getattr(exc, "findings", ()))
 
 
 def _name_of(exc: FieldpostError) -> str:

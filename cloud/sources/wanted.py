@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, select
 
+from cloud.checking import TAKEN
 from cloud.forwarders.kubernetes import ORIGIN
 from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, ObjectKey, Refusal
 from cloud.stores.base import Store
@@ -24,7 +25,6 @@ from common.manifests import Finding, Manifest
 
 GENERATION = "fieldpost/generation"  # annotation of a manifest: the object's generation in its cluster
 NAMES_AT_ONCE = 500  # in one query
-_TAKEN = "this name is taken by what was applied with fieldpost: delete it there (fieldpost delete), or rename this one"
 
 Put = Mapping[ObjectKey, tuple[Manifest, Held]]
 
@@ -64,10 +64,8 @@ class WantedInStore:
     async def put(self, manifests: Put) -> dict[ObjectKey, Refusal]:
         """See Desired. Raises ControlError when others change the same all the time."""
         there = await self._rows(manifests)
-        taken = [key for key in manifests if key in there and there[key].origin != ORIGIN]
         late = {key for key, (_, held) in manifests.items() if key in there and _is_late(held, there[key].held)}
-        refused = dict.fromkeys(taken, Refusal(CONFLICT, _TAKEN))
-        return refused | await self._apply({k: v for k, v in manifests.items() if k not in refused and k not in late})
+        return await self._apply({key: value for key, value in manifests.items() if key not in late})
 
     async def _rows(self, keys: Collection[ObjectKey]) -> dict[ObjectKey, _Row]:
         found: dict[ObjectKey, _Row] = {}
@@ -99,7 +97,7 @@ class WantedInStore:
                     about = [
                         f.text if _key_of(f) == key else str(f) for f in findings if not named or _key_of(f) == key
                     ]
-                    refused[key] = Refusal(INVALID, "; ".join(about))
+                    refused[key] = Refusal(CONFLICT if TAKEN in about else INVALID, "; ".join(about))
                     del left[key]
         return refused
 

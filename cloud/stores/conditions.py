@@ -3,7 +3,8 @@
 Theory of operation. Nothing that is as it should be is read: the queries give the assignments that are not fine, the
 rules that fail too often, the conditions that say so, and the rules that have no condition yet. What differs from the
 store is a transition. It is written, and its rule marked for the sinks, only if the store still says what was compared:
-so any number of controllers may look, and a transition happens once.
+so any number of controllers may look, and a transition happens once. Ready is compared with its message, which says how
+many nodes it is about: so the sinks hear also of the second node that falls silent.
 
 Ready is of rules that are sent to nodes. False, Refused: a node refused the desired version. False, Pending: a node
 that is heard does not run it yet. Unknown, NodeSilent: nodes were not heard for the stale time. False, NoNode: no node
@@ -83,15 +84,17 @@ def transitions(conn: Connection, terms: Terms) -> list[Transition]:
 def _of_type(conn: Connection, kind: str, bad: dict[RuleKey, _State], terms: Terms) -> list[Transition]:
     """Compare the rules that are not fine with what the store says, and the other way round."""
     fine, c = _FINE[kind], conditions.c
-    query = select(c.namespace, c.rule, c.uid, c.status, c.reason).where(c.type == kind, c.status != fine[0])
+    query = select(c.namespace, c.rule, c.uid, c.status, c.reason, c.message)
+    query = query.where(c.type == kind, c.status != fine[0])
     if kind == READY:
         query = query.where(_wanted(c.namespace, c.rule, c.uid))
-    said = {RuleKey(*row[:3]): (row[3], row[4]) for row in conn.execute(query)}
+    said: dict[RuleKey, _State] = {RuleKey(*row[:3]): (row[3], row[4], row[5]) for row in conn.execute(query)}
+    compared = 3 if kind == READY else 2  # numbers in the message of Degraded change all the time
     without, found = _without_condition(conn, kind, terms), []
     for key in sorted({*bad, *said, *without}):
-        was = ("", "") if key in without else said.get(key, fine[:2])
-        status, reason, message = bad.get(key, fine)
-        if (status, reason) != was:
+        was = ("", "", "") if key in without else said.get(key, fine)
+        status, reason, message = state = bad.get(key, fine)
+        if state[:compared] != was[:compared]:
             found.append(Transition(key, kind, was[0], was[1], status, reason, message))
     return found
 
@@ -217,7 +220,7 @@ def _with_last_error(conn: Connection, found: Transition) -> Transition:
 
 
 _IS = [conditions.c[name] == bindparam(f"of_{name}") for name in (*RuleKey._fields, "type")]
-_LOCKED = select(conditions.c.status, conditions.c.reason).where(*_IS).with_for_update()
+_LOCKED = select(conditions.c.status, conditions.c.reason, conditions.c.message).where(*_IS).with_for_update()
 
 
 def write_transitions(conn: Connection, found: Iterable[Transition], now: float, *, mark: bool) -> int:
@@ -241,7 +244,8 @@ def _write(conn: Connection, each: Transition, now: float) -> bool:
         )
         return bool(conn.execute(new).rowcount)
     of = {f"of_{name}": value for name, value in names.items()}
-    if tuple(conn.execute(_LOCKED, of).first() or ()) != (each.was, each.was_reason):
+    there = tuple(conn.execute(_LOCKED, of).first() or ())
+    if there[:2] != (each.was, each.was_reason) or there == (each.status, each.reason, each.message):
         return False
     if not each.status:
         return bool(conn.execute(delete(conditions).where(*_IS), of).rowcount)

@@ -22,6 +22,10 @@ from common.rules import ENDPOINT_KIND, EVENTBUS, RULE_KIND, Rule, RuleEndpoint
 
 API, KUBERNETES = "api", "kubernetes"  # origins: who owns an object
 CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"  # what became of an object, in kubectl's words
+_OWNED = {
+    KUBERNETES: "belongs to Kubernetes: delete it there, with kubectl",
+    API: "was applied with fieldpost: delete it there",
+}
 OBJECTS = "objects"  # the row of ``revisions``
 NAMES_AT_ONCE = 500  # in one statement
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a second copy of the manifest
@@ -217,15 +221,15 @@ def delete_objects(
 ) -> tuple[list[Changed], Selection]:
     """Delete these objects; return what they were, and the new Selection. The caller holds the lock and assigns anew.
 
-    Raises ControlError for one that is not there or belongs to Kubernetes, and for an endpoint that rules use which
-    stay.
+    Raises ControlError for one that is not there or belongs to another origin, and for an endpoint that rules use
+    which stay.
     """
     there = _rows_of(conn, keys)
     for key in keys:
         if key not in there:
             raise ControlError(f"{words_of(key)} is not there", kind="not_found")
-        if (there[key].origin, origin) == (KUBERNETES, API):
-            raise ControlError(f"{words_of(key)} belongs to Kubernetes: delete it there, with kubectl")
+        if there[key].origin != origin:
+            raise ControlError(f"{words_of(key)} {_OWNED[there[key].origin]}", kind="conflict")
     going = {(key.namespace, key.name) for key in keys if key.kind == RULE_KIND}
     for key in keys:
         used = sorted(set(selection.users.get((key.namespace, key.name), ())) - going)

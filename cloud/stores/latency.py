@@ -11,6 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+from sqlalchemy import Connection, Double, cast, func, select
+
+from cloud.stores.tables import latencies
+
 SLOT_S = 3600  # length of a histogram in seconds
 SLOTS = 2  # histograms that a percentile is of: this hour's and the last one's
 DURATION_MAX = 2**40 - 1  # microseconds, 12 days; longer ones count as this
@@ -71,3 +75,10 @@ def percentiles(counts: Mapping[int, int], wanted: Iterable[float]) -> list[int]
 def slot_of(at: float) -> int:
     """Return the beginning of the hour of ``at``, both in unix seconds."""
     return int(at) // SLOT_S * SLOT_S
+
+
+def durations(conn: Connection) -> dict[tuple[int, int], int]:
+    """Return the executions of all rules that the store has, by the beginning of their hour and by bucket."""
+    c = latencies.c
+    rows = conn.execute(select(c.start, c.bucket, func.sum(cast(c["count"], Double))).group_by(c.start, c.bucket))
+    return {(start, bucket): int(count) for start, bucket, count in rows}

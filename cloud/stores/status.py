@@ -36,7 +36,7 @@ class RuleKey(NamedTuple):
 
 class NodeShare(msgspec.Struct, frozen=True):
     """What a rule did and is on one node. ``state`` is pending, applied, failed, stale or removed; empty for a local
-    rule. Versions are 0 when there is none; ``error`` is the node's finding about the version that it refused.
+    rule. Versions are 0 when there is none; ``error`` is the node's finding about the version ``refused``.
     """
 
     node: str
@@ -47,6 +47,7 @@ class NodeShare(msgspec.Struct, frozen=True):
     reported: int = 0
     error: str = ""
     last_at: float = 0
+    refused: int = 0
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -190,13 +191,24 @@ def _read_desired(conn: Connection, found: _Found, now: float, stale_s: float) -
     for part, (version, origin) in _each(conn, query, found):
         part.fields |= {"generation": version, "origin": origin}
     key, a = _key(assignments, "name"), assignments.c
-    columns = (*key, a.node, a.desired, a.reported, a.state, a.error, nodes.c.online, nodes.c.last_seen, nodes.c.since)
+    columns = (
+        *key,
+        a.node,
+        a.desired,
+        a.reported,
+        a.refused,
+        a.state,
+        a.error,
+        nodes.c.online,
+        nodes.c.last_seen,
+        nodes.c.since,
+    )
     query = select(*columns).outerjoin_from(assignments, nodes, nodes.c.node == a.node)
     for part, row in _each(conn, query.where(a.kind == RULE, of_rules(key, found)), found):
-        node, desired, reported, state, error, online, last_seen, since = row
+        node, desired, reported, refused, state, error, online, last_seen, since = row
         heard = last_seen is not None and not silent(online, last_seen, since, now, stale_s)
         known = state if heard or not desired else STALE
-        part.share(node).update(state=known, desired=desired, reported=reported, error=error)
+        part.share(node).update(state=known, desired=desired, reported=reported, refused=refused, error=error)
 
 
 def _read_statistics(conn: Connection, found: _Found, now: float) -> None:

@@ -13,7 +13,7 @@ from common.cli.asking import DataDir, Format, Output, ask, show
 
 STDIN = "-"
 STDIN_NAME = "(standard input)"  # in findings
-FINDINGS = "FindingsError"  # the kind of error that holds findings, one a line, as ``fieldpost check`` prints them
+FINDINGS = "refused"  # the kind of error that holds findings, one a line, as ``fieldpost check`` prints them
 SUFFIXES = (".yaml", ".yml", ".json")
 
 RuleArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")]
@@ -50,17 +50,27 @@ def apply(
 
     Example: fieldpost apply -f examples/relay.yaml -f examples/fan-out.yaml
     """
+    _show_changes(_asked(data_dir, "apply", files), output)
+
+
+def check_there(files: list[str]) -> int:
+    """Let the controller check manifests beside what is wanted already; return how many objects they are."""
+    found: Any = _asked("", "check", files)
+    return int(found["objects"])
+
+
+def _asked(data_dir: str, operation: str, files: list[str]) -> Any:
+    """Ask for an operation on manifests. Findings are printed, one a line, and end the command with exit code 1."""
     from common.errors import ControlError
 
     texts = [{"text": text, "file": file} for file, text in _texts(files)]
     try:
-        done = ask(data_dir, "apply", manifests=texts)
+        return ask(data_dir, operation, manifests=texts)
     except ControlError as exc:
         if exc.kind != FINDINGS:
             raise
         print(exc)
         sys.exit(1)
-    _show_changes(done, output)
 
 
 def delete(
@@ -180,12 +190,16 @@ def _description(found: dict[str, Any]) -> list[str]:
     """Words first, then what is wanted, then a table of the nodes, then the last errors."""
     from common import tables
 
+    conditions = found["conditions"]
     head = (
         ("Name", found["name"]), ("Namespace", found["namespace"]), ("UID", found["uid"]),
         ("Version", found["version"]), ("Owner", found["origin"]), ("Enabled", str(found["enabled"]).lower()),
         ("Source", f"{found['source']} {_resource(found, 'source')}"),
         ("Target", f"{found['target']} {_resource(found, 'target')}"),
         ("Results", f"{found['success']} SUCCESS, {found['fail']} FAIL"),
+        ("Rate", ", ".join(f"{found[f'last_{span}']} in the last {span}" for span in ("minute", "hour", "day"))),
+        ("Duration", f"p50 {found['p50_us'] / 1000:.1f} ms, p95 {found['p95_us'] / 1000:.1f} ms"),
+        *((each["type"], tables.printable("{status} ({reason}): {message}".format(**each))) for each in conditions),
     )  # fmt: skip
     lines = [*map(tables.printable, found["words"]), "", *(f"{name + ':':<11}{value}" for name, value in head)]
     chain = found["manifest"]["spec"].get("chain", "")

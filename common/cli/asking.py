@@ -75,10 +75,12 @@ def reach_elsewhere(app: typer.Typer, besides: Collection[str]) -> None:
         if callback is None or (command.name or callback.__name__) in besides:
             continue
         if "data_dir" in inspect.signature(callback).parameters:
-            command.callback = _reaching(callback)
+            command.callback = reaching(callback)
 
 
-def _reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give one command --server and --token-file."""
+
     @functools.wraps(command)
     def asks(*args: Any, server: str, token_file: str, **kwargs: Any) -> Any:
         from common.cli.remote import server_of

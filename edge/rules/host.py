@@ -71,7 +71,7 @@ class RuleHost:
         self.listeners: Sequence[HttpListener] = ()
         self._node, self._clock, self._kinds = {"id": node, "labels": dict(labels)}, clock, kinds
         self._configuration = configuration
-        self.rules = RuleSet(node, status, spool, kinds, decide=self._decide, flow=flow, clock=clock)
+        self.rules = RuleSet(node, status, spool, kinds, labels=labels, decide=self._decide, flow=flow, clock=clock)
         self._wanted: Wanted | None = None
         self._files = Files([], [])  # what the files said when they were read last
         self._sync_file, self._limits = sync_file, downlink or DownlinkSettings()

@@ -17,7 +17,7 @@ import msgspec
 from common.clock import Clock, SystemClock
 from common.models import DROPPED
 from common.resource import DEFAULT_NAMESPACE
-from common.rules import RESULTS_SUMMARY, SERVICEBUS, Rule, RuleEndpoint, node_matches
+from common.rules import RESULTS_SUMMARY, SERVICEBUS, Rule, RuleEndpoint, node_matches, selects
 from edge.endpoints.base import Kind, Rendering, Target, Wiring
 from edge.flow.events import Execution as AnyExecution
 from edge.flow.events import Node, Place, SendEvent
@@ -42,8 +42,8 @@ Decide = Callable[[Rule, RuleRef, Resolve], Decision | None]  # makes the chain 
 class RuleSet:
     """All bindings of a node.
 
-    Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``decide`` makes a rule's chain;
-    ``points`` are chains on the seven hook points.
+    Arguments: ``kinds`` are the endpoint types by name, filled before ``load``; ``labels`` are the node's; ``decide``
+    makes a rule's chain; ``points`` are chains on the seven hook points.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class RuleSet:
         spool: Spool,
         kinds: Mapping[str, Kind],
         *,
+        labels: Mapping[str, str] | None = None,
         decide: Decide = lambda rule, ref, resolve: None,
         hooks: Hooks | None = None,
         points: Points | None = None,
@@ -60,7 +61,7 @@ class RuleSet:
         clock: Clock | None = None,
     ) -> None:
         self._node, self._status, self._spool, self._kinds, self._decide = node, status, spool, kinds, decide
-        self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
+        self._labels, self._flow, self._clock = labels or {}, flow or FlowSettings(), clock or SystemClock()
         self.hooks = hooks or Hooks()
         self.router = Router(self.hooks, self._find, points, self._begin)
         self._turns = Turns()
@@ -140,7 +141,10 @@ class RuleSet:
                 self._kinds[name].bind(of_kind)
 
     def _for_this_node(self, rule: Rule) -> bool:
-        return node_matches(rule.spec.source_resource.get("node_name", ""), self._node)
+        """The labels of a rule of the cloud's are left to the cloud, where ``fieldpost node add`` may give others."""
+        if rule.metadata.uid:
+            return node_matches(rule.spec.source_resource.get("node_name", ""), self._node)
+        return selects(rule.spec, self._node, self._labels)
 
     def _kept(self, rule: Rule, changed: Collection[str]) -> Binding | None:
         """The binding of a rule that says what it said, where no endpoint of its namespace has ``changed``."""

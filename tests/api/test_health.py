@@ -13,15 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloud.api.health import Health
 from cloud.metering import AGE_S, Metering
+from cloud.settings.forward import ForwardSettings, LogSinkSettings
 from cloud.stores.base import NodeRow, RuleRow
-from common.clock import ManualClock
+from cloud.stores.latency import durations
+from common.clock import ManualClock, SystemClock
 from common.errors import StorageError
 from common.metrics import Histogram
 from tests.api.served import VIEWER, served
 from tests.docs_support.blocks import ROOT
 from tests.support.wait import eventually
 
-NAMES_OF_U6 = ("results", "nodes", "dead_letters", "dispatch_queue", "commit_seconds")
+NAMES_OF_U6 = ("results", "nodes", "dead_letters", "dispatch_queue", "commit_seconds", "execution_seconds")
+NAMES_OF_FORWARDERS = ("forwarder_lag_seconds", "forwarder_pending")
 
 
 async def test_readiness_says_what_is_not_ready(tmp_path: Path) -> None:
@@ -69,14 +72,16 @@ async def test_a_store_that_takes_no_writes_is_not_ready() -> None:
 
 async def test_metrics_have_the_names_that_were_promised(tmp_path: Path) -> None:
     """/metrics is Prometheus' format with the names of U6, right counts, and needs a token."""
-    async with served(tmp_path) as api:
+    forward = ForwardSettings(log=LogSinkSettings(enabled=True))
+    async with served(tmp_path, cloud={"forward": forward}) as api:
         await api.results(1, 3)
         await api.results(4, 1, fail=True)
+        await api.controller.store.keep_statistics(SystemClock().time(), everything=True)
         assert (await api.ask("GET", "//metrics", token="")).status == 401
         answer = await api.ask("GET", "//metrics", token=VIEWER)
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         found = {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
-        assert {f"fieldpost_cloud_{name}" for name in NAMES_OF_U6} <= set(found)
+        assert {f"fieldpost_cloud_{name}" for name in (*NAMES_OF_U6, *NAMES_OF_FORWARDERS)} <= set(found)
         results = found["fieldpost_cloud_results"].samples
         assert {(s.labels["outcome"], s.labels["reason"], s.value) for s in results} == {
             ("delivered", "", 3.0), ("failed", "timeout", 1.0),
@@ -85,6 +90,11 @@ async def test_metrics_have_the_names_that_were_promised(tmp_path: Path) -> None
         states = {s.labels["state"]: s.value for s in found["fieldpost_cloud_nodes"].samples}
         assert states == {"online": 1, "offline": 0, "unknown": 0, "conflict": 0}
         assert {s.labels["type"] for s in found["fieldpost_cloud_dispatch_queue"].samples} >= {"rulestatus"}
+        for family in (f"fieldpost_cloud_{name}" for name in NAMES_OF_FORWARDERS):
+            assert {s.labels["sink"] for s in found[family].samples} == {"log"}
+        took = {(s.name.rpartition("_")[2], s.labels.get("le")): s.value
+                for s in found["fieldpost_cloud_execution_seconds"].samples}  # fmt: skip
+        assert (took["bucket", "0.00025"], took["bucket", "0.0005"], took["count", None]) == (3, 4, 4)  # 100 and 300 us
         commits = [s.value for s in found["fieldpost_cloud_commit_seconds"].samples if s.name.endswith("_count")]
         assert commits[0] >= 4
         assert not re.search(r"upstream_\w+_queued", answer.body.decode())
@@ -96,6 +106,7 @@ class _Counts:
     def __init__(self) -> None:
         self.rows: list[RuleRow] = []
         self.reads = 0
+        self.durations: dict[tuple[int, int], int] = {}
 
     async def rules(self) -> list[RuleRow]:
         self.reads += 1
@@ -104,8 +115,8 @@ class _Counts:
     async def nodes(self) -> list[NodeRow]:
         return []
 
-    async def read(self, query: Any) -> int:
-        return 0
+    async def read(self, query: Any) -> Any:
+        return self.durations if query is durations else 0
 
     def commit_seconds(self) -> Histogram:
         return Histogram()
@@ -133,6 +144,23 @@ async def test_names_from_nodes_make_no_end_of_series() -> None:
     assert await read() == {("b", "x"): 5, ("b", "y"): 2, ("b", ""): 3, ("_other", ""): 50}
     await metering.refresh()
     assert store.reads == 2
+
+
+async def test_the_histogram_of_durations_never_falls() -> None:
+    """Hours that the store drops stay counted, and what is read twice counts once."""
+    store, clock = _Counts(), ManualClock()
+    metering = Metering(store, store, clock, dict, 3)  # type: ignore[arg-type]
+
+    async def counted() -> int:
+        clock.advance(AGE_S)
+        await metering.refresh()
+        (family,) = (family for family in metering.families() if family.name == "execution_seconds")
+        return sum(family.samples[0][1].counts)  # type: ignore[union-attr]
+
+    store.durations = {(0, 3): 5, (3600, 3): 2}
+    assert [await counted(), await counted()] == [7, 7]
+    store.durations = {(3600, 3): 4, (7200, 9): 1}
+    assert await counted() == 10
 
 
 @pytest.mark.parametrize("module", ["cloud.__main__", "common.cli.looking", "fieldpost"])

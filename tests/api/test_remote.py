@@ -20,6 +20,7 @@ from common.cli.rates import rates
 from common.cli.remote import Server
 from common.errors import ControlError
 from tests.api.served import OPERATOR, VIEWER, Served, served
+from tests.cloud.rulesnode import endpoint, rule
 from tests.docs_support.blocks import ROOT
 from tests.support.brokers import Embedded
 from tests.support.client import Client
@@ -82,6 +83,30 @@ async def test_changes_go_through_too(tmp_path: Path) -> None:
         assert "dlq.drop" in audit.output
         edge = await _fieldpost("dlq", "ls", "--side", "edge", *operator)
         assert (edge.exit_code, "on its own host" in edge.output) == (WRONG_USE, True)
+
+
+async def test_findings_are_the_same_from_afar(tmp_path: Path) -> None:
+    """apply and check with --server print each finding on a line of its own and end with 1; an endpoint in use is 1."""
+    async with _full(tmp_path) as api:
+        near, far = (
+            ("--data-dir", str(tmp_path / "data")),
+            ("--server", api.url, "--token-file", str(tmp_path / "operator")),
+        )
+        good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+        good.write_text(endpoint() + rule())
+        bad.write_text(rule("one", target="buss") + rule("two", target="buss"))
+        assert "created" in (await _fieldpost("apply", "-f", str(good), *far)).output
+        for where in (near, far):
+            done = await _fieldpost("apply", "-f", str(bad), *where)
+            assert (done.exit_code, len(done.output.splitlines())) == (FAILED, 2), done.output
+            assert all(line.startswith(f"{bad}:") for line in done.output.splitlines())
+        assert (await _fieldpost("check", "-f", str(bad), *far)).output == done.output
+        (tmp_path / "relay.yaml").write_text(rule("three"))  # its endpoint is in the cloud only
+        alone, beside = [await _fieldpost("check", "-f", str(tmp_path / "relay.yaml"), *where) for where in ((), far)]
+        assert (alone.exit_code, beside.exit_code) == (FAILED, FINE)
+        used = await _fieldpost("delete", "endpoint", "bus", *far)
+        assert isinstance(used.exception, ControlError)
+        assert used.exception.kind == "conflict"
 
 
 async def test_a_watch_goes_on_over_a_break(tmp_path: Path) -> None:

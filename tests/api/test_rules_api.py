@@ -31,8 +31,10 @@ async def test_rules_are_applied_shown_and_deleted(tmp_path: Path) -> None:
             ("relay", "created", 1),
         ]
         answer = await api.ask("POST", "/apply", json=bad)
-        assert 400 <= answer.status < 500
-        assert "b.yaml:" in answer.json()["detail"]
+        assert answer.status == 422
+        (finding,) = answer.json()["findings"]
+        assert (finding["file"], finding["kind"], finding["name"]) == ("b.yaml", "Rule", "default/bad")
+        assert answer.json()["detail"] == f"b.yaml:{finding['line']}: Rule default/bad: {finding['text']}"
         assert (await ask("GET", "/rules/default/relay", "describe.rule")).manifest["kind"] == "Rule"
         paged = {"/objects": "get.objects", "/endpoints": "get.objects", "/assignments": "get.assignments"}
         for path, operation in paged.items():

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import fieldpost
+from cloud.settings.conditions import ConditionSettings
 from common.messaging.memory import MemoryHub
 from common.rulesync import SyncedObject
 from tests.cloud.node import running
@@ -42,7 +43,8 @@ class Shell:
 async def shell(tmp_path: Path) -> AsyncIterator[Shell]:
     """A controller, and the node gw-1 that takes rules."""
     hub = MemoryHub()
-    async with running(tmp_path, hub) as controller, rules_node(hub, "gw-1") as node:
+    often = ConditionSettings(interval_s=0.1)
+    async with running(tmp_path, hub, conditions=often) as controller, rules_node(hub, "gw-1") as node:
         await eventually(lambda: controller.downstream.statistics()["compared"])
         yield Shell(tmp_path, node)
 
@@ -85,11 +87,15 @@ async def test_what_runs_where_is_shown(shell: Shell) -> None:
     (row,) = msgspec.json.decode(await shell("get", "rules", "-o", "json"))
     assert (row["rule"], row["version"], row["summary"]["failed"], row["success"]) == ("relay", 1, 1, 0)
     assert "eventbus" in await shell("get", "endpoints")
+    await eventually(lambda: _shows(shell, "Ready: ", "describe", "rule", "relay"))
     said = await shell("describe", "rule", "relay")
     assert said.startswith(
         "rule relay: running on 0 of 1 nodes\ngw-1 refused version 1: no such hook at main, line 3, column 9\n"
     )
     assert "  | x" in said
+    assert "0 in the last minute, 0 in the last hour" in said
+    assert "p50 0.0 ms" in said
+    assert re.search(r"^Ready: +False \(Refused\): node gw-1 refused version 1", said, re.M), said
     assert msgspec.yaml.decode(await shell("describe", "rule", "relay", "-o", "yaml"))["version"] == 1
 
 

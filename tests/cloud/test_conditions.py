@@ -82,6 +82,21 @@ async def test_a_silent_node_makes_ready_unknown(tmp_path: Path) -> None:
         assert (await ready(store))[::3] == ("True", AT + 71)
 
 
+async def test_the_second_silent_node_is_told_too(tmp_path: Path) -> None:
+    """Ready stays Unknown since the first one, but says how many they are, and sinks hear of it, once."""
+    async with open_store(tmp_path) as store:
+        for node, at in (("edge-1", AT), ("edge-2", AT + 30)):
+            await store.presence(birth(node=node), epoch(), at)
+        await want(store, "overheat", "u1", edge_1={}, edge_2={})
+        await look(store, AT + 61)
+        before = await mark(store)
+        await look(store, AT + 91)
+        words = "node edge-1 and 1 more were not heard for longer than the stale time"
+        assert await ready(store) == ("Unknown", "NodeSilent", words, AT + 61)
+        await look(store, AT + 92)
+        assert await mark(store) == before + 1
+
+
 async def test_a_controller_that_heard_nothing_calls_nobody_silent(tmp_path: Path) -> None:
     """Silence that this controller could not have heard broken changes no condition."""
     async with open_store(tmp_path) as store:

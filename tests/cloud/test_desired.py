@@ -75,7 +75,7 @@ async def test_versions_and_uids_tell_what_is_new(tmp_path: Path) -> None:
 
 async def test_objects_of_kubernetes_are_changed_there(tmp_path: Path) -> None:
     """An object from Kubernetes keeps its uid, another uid under its name is another object, and who applies or
-    deletes it here is told where it belongs.
+    deletes it here is told where it belongs; the other way round it is the same.
     """
     async with open_store(tmp_path) as store:
         to = downstream(store)
@@ -91,6 +91,11 @@ async def test_objects_of_kubernetes_are_changed_there(tmp_path: Path) -> None:
         (row,) = await store.read(lambda conn: objects_of(conn, *RELAY))
         assert (row.uid, row.origin) == ("k-2", KUBERNETES)
         await to.delete([RELAY], origin=KUBERNETES)
+        with pytest.raises(FindingsError, match="taken by what was applied with fieldpost"):
+            await apply(to, endpoint(), origin=KUBERNETES)
+        with pytest.raises(ControlError, match="was applied with fieldpost"):
+            await to.delete([BUS], origin=KUBERNETES)
+        assert [row.origin for row in await store.read(objects_of)] == [API]
 
 
 async def test_a_change_that_came_between_is_checked_anew(tmp_path: Path) -> None:

@@ -34,6 +34,19 @@ def told(result: ExecResult) -> tuple[str, str, str, str]:
     return result.rule_id, result.status, result.outcome, result.reason
 
 
+async def test_6_rules_of_the_node_are_for_its_labels(tmp_path: Path) -> None:
+    """A nodeSelector holds for rules of the node's own files; whom a rule of the cloud's is for, the cloud has said."""
+    site = ", nodeSelector: {site: a}"
+    manifests = rule("any") + rule("site-a", extra=site) + rule("site-b", extra=", nodeSelector: {site: b}")
+    manifests += rule("sent", extra=", nodeSelector: {site: b}").replace("{name: sent}", "{name: sent, uid: u-1}")
+    for labels, wanted in (({"site": "a"}, {"any", "site-a", "sent"}), ({}, {"any", "sent"})):
+        directory = tmp_path / f"{len(labels)}"
+        directory.mkdir()
+        node = Played(directory, manifests, labels=labels)
+        assert {name for name in ("any", "site-a", "site-b", "sent") if node.rules.named(name)} == wanted
+        await node.close()
+
+
 async def test_7_the_way_of_a_message(node: Played) -> None:
     """All seven points in their order, for the rule and within it for its target; onComplete of both, the rule last."""
     trace: list[tuple[str, str, str]] = []

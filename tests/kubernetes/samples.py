@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from sqlalchemy import Connection, select
+
+from cloud.sources.kubernetes import manifest_of
 from cloud.stores.base import ErrorRow
 from cloud.stores.status import DEGRADED, FALSE, READY, TRUE, Condition, NodeShare, RuleStatus
+from cloud.stores.tables import objects
+from common.manifests import Manifest
 from common.rules import API_VERSION
 
 AT = 1_763_683_200.0
@@ -42,3 +48,14 @@ def status(uid: str, version: int = 1, success: int = 0, fail: int = 0, name: st
         ],
     }  # fmt: skip
     return RuleStatus("default", name, uid, version, success=success, fail=fail, **(fields | more))
+
+
+def manifests_of(conn: Connection) -> list[Manifest]:
+    """All wanted objects."""
+    found = []
+    for (text,) in conn.execute(select(objects.c.manifest)):
+        value = msgspec.json.decode(text)
+        manifest, _ = manifest_of(value["kind"], value)
+        assert manifest is not None
+        found.append(manifest)
+    return found

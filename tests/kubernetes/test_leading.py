@@ -15,10 +15,10 @@ from cloud.sources.leading import Leading, OnChange
 from cloud.stores.sql import SqlStore
 from common.clock import SystemClock
 from common.errors import ConfigError
+from tests.cloud.test_desired import downstream
 from tests.kubernetes.fakeapi import FakeApi, kubeconfig
 from tests.kubernetes.memory import MemoryDesired
-from tests.kubernetes.samples import endpoint, rule
-from tests.kubernetes.tablechanges import TableChanges, manifests_of
+from tests.kubernetes.samples import endpoint, manifests_of, rule
 from tests.support.wait import eventually
 
 
@@ -142,7 +142,7 @@ async def test_the_lease_of_a_controller_that_died_runs_out(api: FakeApi, store:
     """Both over one store; the one that watches ends without a word, the other one takes over and nothing is missed."""
     (tmp_path / "config").write_text(kubeconfig(api.url))
     settings = KubernetesSettings(enabled=True, kubeconfig=str(tmp_path / "config"), lease_s=1)
-    changes = TableChanges(store)
+    changes = downstream(store)
     first, second = (cluster_of(settings, changes, store, SystemClock(), f"cloud-{n}") for n in (1, 2))
     await first.start()
     api.apply(endpoint())

@@ -12,8 +12,8 @@ from cloud.sources.wanted import GENERATION, WantedInStore
 from cloud.stores.sql import SqlStore
 from common.manifests import Manifest
 from common.rules import Rule
-from tests.kubernetes.samples import endpoint, rule
-from tests.kubernetes.tablechanges import TableChanges, manifests_of
+from tests.cloud.test_desired import downstream
+from tests.kubernetes.samples import endpoint, manifests_of, rule
 
 BUS, RELAY, OTHER = (ObjectKey(kind, "default", name) for kind, name in
                      (("RuleEndpoint", "bus"), ("Rule", "relay"), ("Rule", "other")))  # fmt: skip
@@ -22,7 +22,7 @@ BUS, RELAY, OTHER = (ObjectKey(kind, "default", name) for kind, name in
 @pytest.fixture
 def wanted(store: SqlStore) -> WantedInStore:
     """Desired state in it."""
-    return WantedInStore(TableChanges(store), store)
+    return WantedInStore(downstream(store), store)
 
 
 def put(value: dict[str, Any], uid: str, generation: int = 1) -> tuple[Manifest, Held]:
@@ -36,7 +36,7 @@ async def test_uid_and_generation_are_known_after_a_restart(wanted: WantedInStor
     """They travel in the manifest; so a new controller puts nothing again."""
     assert await wanted.put({BUS: put(endpoint(), "b", 1)}) == {}
     assert await wanted.put({RELAY: put(rule(), "r", 7)}) == {}
-    assert await WantedInStore(TableChanges(store), store).owned() == {BUS: Held("b", 1), RELAY: Held("r", 7)}
+    assert await WantedInStore(downstream(store), store).owned() == {BUS: Held("b", 1), RELAY: Held("r", 7)}
     (relay,) = [m.value for m in await store.read(manifests_of) if isinstance(m.value, Rule)]
     assert relay.metadata.annotations == {GENERATION: "7"}
 
@@ -62,16 +62,19 @@ async def test_a_change_that_breaks_another_object_is_refused(wanted: WantedInSt
     assert await wanted.owned() == {BUS: Held("b", 1), RELAY: Held("r", 1), web: Held("w", 1)}
 
 
-async def test_what_was_applied_by_others_keeps_its_name(wanted: WantedInStore, store: SqlStore) -> None:
+async def test_what_was_applied_by_others_keeps_its_name(store: SqlStore) -> None:
     """Neither put nor remove touches it; the refusal says what to do."""
-    manifest, _ = put(endpoint(), "mine")
-    await TableChanges(store).apply([manifest], origin="api")
-    refused = await wanted.put({BUS: put(endpoint(), "b")})
+    manifest, _ = put(endpoint(), "")
+    there = downstream(store)
+    await there.apply([manifest])
+    wanted, web = WantedInStore(there, store), ObjectKey("RuleEndpoint", "default", "web")
+    refused = await wanted.put({BUS: put(endpoint(), "b"), web: put(endpoint("web", "rest"), "w")})
+    assert refused.keys() == {BUS}
     assert refused[BUS].reason == "Conflict"
     assert "fieldpost delete" in refused[BUS].text
-    assert await wanted.remove({BUS: "mine"}) == {}
-    assert await wanted.owned() == {}
-    assert len(await store.read(manifests_of)) == 1
+    assert await wanted.remove({BUS: "b"}) == {}
+    assert await wanted.owned() == {web: Held("w", 1)}
+    assert len(await store.read(manifests_of)) == 2
 
 
 async def test_what_comes_late_changes_nothing(wanted: WantedInStore, store: SqlStore) -> None:
