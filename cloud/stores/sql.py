@@ -129,7 +129,11 @@ class SqlStore(SqlReads):
 
     async def start(self) -> None:
         """See Store. The database is made when it is missing."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._open)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._open)
+        except StorageError:
+            self._dispose()
+            raise
         self._writer.start()
 
     async def stop(self) -> None:
@@ -138,6 +142,10 @@ class SqlStore(SqlReads):
         self._pool.shutdown(wait=True)
         if self._connection is not None:
             self._connection.close()
+        self._dispose()
+
+    def _dispose(self) -> None:
+        """Let go of the connections in the pools."""
         for engine in (self._engine, self._reader):
             if engine is not None:
                 engine.dispose()

@@ -143,10 +143,10 @@ async def test_stop_does_not_wait_for_a_broken_store() -> None:
 
 async def test_stop_commits_what_waits() -> None:
     """Everything submitted before stop() is committed and handed back before it returns."""
-    store = Store()
+    store, before = Store(), set(threading.enumerate())
     writer = store.writer(group_max=10)
     for number in range(95):
         writer.submit(number)
     await writer.stop()
     assert store.done == list(range(95))
-    assert "spool" not in {thread.name for thread in threading.enumerate()}
+    assert "spool" not in {thread.name for thread in set(threading.enumerate()) - before}

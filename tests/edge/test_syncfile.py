@@ -58,7 +58,9 @@ async def test_a_restart_goes_on_with_all_that_was_said(tmp_path: Path) -> None:
     async with cloud_fed(tmp_path) as node:
         assert (node.runs(), node.host.synced.version) == ({"a": ("u-a", "1", "x")}, before)
         assert await node.listed() == listed
-        assert await node.rule("b", 1, spec("z")) == "OK"
+        late = order(RULE, "b", "u-b", 1, spec("z"))
+        late.header.timestamp -= 60_000
+        assert await node.offer(late) == ["OK"]
         assert await node.delete(RULE, "a", 3) == "OK"
         assert (node.runs(), node.host.synced.version) == ({}, "")
     assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600

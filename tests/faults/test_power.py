@@ -29,7 +29,7 @@ def test_what_was_said_survives_every_power_cut(
     with Lives(powerloss, cuts.SIDES[side].__name__) as lives:
         found = [cuts.drawn(lives, side, tmp_path, rng, eio=eio) for _ in range(PAIRS[side])]
     assert sum(outcome.cut for outcomes in found for outcome in outcomes) >= PAIRS[side]
-    assert max(outcome.accepted for outcomes in found for outcome in outcomes) > 20
+    assert max(outcome.accepted for outcomes in found for outcome in outcomes) > 10
 
 
 @pytest.mark.parametrize("side", ["edge", "cloud"])

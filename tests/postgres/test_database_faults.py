@@ -129,14 +129,19 @@ async def test_controllers_that_start_together_make_one_schema(postgres_schemas:
 
 
 # What takes a database back to an older version of the schema.
+_SINCE_2 = (
+    "DROP TABLE objects, assignments, changes, deliveries, leases",
+    "ALTER TABLE nodes DROP retired_at, DROP added_labels, DROP chosen_for, DROP rules_revision",
+)
 _OLDER = {
-    2: ("DROP TABLE objects, assignments, changes, deliveries, leases", "UPDATE fieldpost_schema SET version = 2"),
+    2: (*_SINCE_2, "UPDATE fieldpost_schema SET version = 2"),
     1: (
+        *_SINCE_2,
         "ALTER TABLE nodes DROP born_n, DROP claim, DROP reported_at",
         "ALTER TABLE progress DROP state, DROP session, DROP ended",
         "ALTER TABLE dead_letters DROP times",
         "DROP INDEX dead_letters_by_digest",
-        "DROP TABLE retired, losses, objects, assignments, changes, deliveries, leases",
+        "DROP TABLE retired, losses",
         "UPDATE fieldpost_schema SET version = 1",
     ),
 }

@@ -19,7 +19,6 @@ from common.settings import BrokerSettings
 from edge.agent import Agent
 from edge.flow.hooks import Hooks
 from edge.messages import Arrival, FlowMessage
-from edge.rules import hooking
 from edge.rules.configuration import Configuration
 from edge.rules.decision import REST_MAX_S, ChainDecision
 from edge.rules.execution import Execution
@@ -190,7 +189,7 @@ def test_a_hook_of_a_package_needs_a_label(monkeypatch: pytest.MonkeyPatch) -> N
     class Entry:
         name, value = "preRoute", f"{__name__}:accepting"
 
-    monkeypatch.setattr(hooking, "entry_points", lambda group: [Entry()])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry()])
     with pytest.raises(ConfigError, match="label"):
         load_hooks({})
 
