@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, note, settings
 from tests.chain.generated import of_seed, programs, shown
 from tests.chain.program import Program
 from tests.chain.running import run_engine, run_oracle
-from tests.support.examples import examples
 
 SEEDS = 200
 SEEDS_EACH = 25
@@ -25,7 +24,7 @@ def check(program: Program, origin: str = "") -> None:
 
 
 @settings(
-    max_examples=examples(EXAMPLES),
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
@@ -38,7 +37,7 @@ def test_drawn_programs(program: Program) -> None:
     check(program)
 
 
-@pytest.mark.parametrize("first", range(0, examples(SEEDS), SEEDS_EACH))
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_EACH))
 def test_programs_of_seeds(first: int) -> None:
     """Larger programs than hypothesis likes to draw; the seed is in the failure."""
     for seed in range(first, first + SEEDS_EACH):
