@@ -92,11 +92,18 @@ async def test_all_sinks_end_with_the_counts_of_the_store(tmp_path: Path) -> Non
             return {row["sink"] for row in rows if not row["pending"] and not row["lag_s"]} == SINKS
 
         await eventually(lambda: _is(store, expected), what="the store has all")
-        await eventually(told, what="all sinks were told")
-        kubernetes = {name: (_shown(api, name)["successMessages"], _shown(api, name)["failMessages"]) for name in RULES}
-        webhook = {data["rule"]: (data["success"], data["fail"]) for data in receiver.rules.values()}
-        retained = {name: _retained(hub, name) for name in RULES}
-        assert (kubernetes, webhook, retained) == (expected, expected, expected)
+
+        def sinks() -> list[dict[str, tuple[int, int]]]:
+            kubernetes = {name: _shown(api, name) for name in RULES}
+            return [
+                {name: (status["successMessages"], status["failMessages"]) for name, status in kubernetes.items()},
+                {data["rule"]: (data["success"], data["fail"]) for data in receiver.rules.values()},
+                {name: _retained(hub, name) for name in RULES},
+            ]
+
+        await eventually(lambda: sinks() == [expected] * 3, timeout=30, what="all sinks have what the store has")
+        await eventually(told, what="nothing waits")
+        assert sinks() == [expected] * 3
         assert sum(map(sum, sums.values())) > NODES * MESSAGES
         assert conflicts
         assert not receiver.answers
