@@ -17,8 +17,8 @@ STDIN = "-"
 
 
 def send(
-    topic: Annotated[str, typer.Argument(help="Topic.")],
-    payload: Annotated[str, typer.Argument(help="Text; @FILE reads a file, - standard input.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Topic to publish on.")],
+    payload: Annotated[str, typer.Argument(metavar="PAYLOAD", help="Text; @FILE reads a file, - standard input.")],
     broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
     retain: Annotated[bool, typer.Option("--retain", help="Let the broker keep it for who comes later.")] = False,
 ) -> None:
