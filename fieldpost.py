@@ -98,6 +98,7 @@ def cloud(ctx: typer.Context) -> None:
 @app.command()
 def telemetry(
     device: Annotated[str, typer.Option("--device", help="Name of the device, and client id without a user name.")],
+    broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
     every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two measurements.")] = 1.0,
 ) -> None:
     """Publish this machine's load, memory, disk, temperature as a device. Example: fieldpost telemetry --device gw-7"""
@@ -105,7 +106,8 @@ def telemetry(
     from common.config import load
     from common.settings import SharedSettings
 
-    settings = load(SharedSettings, environ=os.environ, overrides={})
+    overrides = {"broker.url": broker} if broker else {}
+    settings = load(SharedSettings, environ=os.environ, overrides=overrides, flags={"broker.url": "--broker"})
     logs.setup(settings.log)
     run_until_interrupt(_publish_until_stopped(settings, device, every))
 

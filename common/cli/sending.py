@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 
-from common.cli.asking import run_until_interrupt
-
 ANSWER_S_MAX = 10.0
 STDIN = "-"
 
@@ -25,7 +23,7 @@ def send(
     """Publish one message at QoS 1. Example: fieldpost send devices/d1/telemetry '{"temperature": 71}'"""
     from common.messaging.base import NOBODY_LISTENS
 
-    code = run_until_interrupt(_send(topic, _bytes(payload), broker, retain))
+    code = asyncio.run(_send(topic, _bytes(payload), broker, retain))
     print(f"{topic}: the broker has it" + (", and nobody subscribes to it" if code == NOBODY_LISTENS else ""))
 
 
