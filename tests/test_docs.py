@@ -26,7 +26,7 @@ from cloud.forwarders.webhook import WebhookSink
 from cloud.handlers import CONTENT_TYPES
 from cloud.settings import Settings as CloudSettings
 from cloud.settings.forward import WebhookSettings
-from cloud.stores import base, status
+from cloud.stores import assigning, base, status
 from cloud.stores.status import RuleStatus
 from common import codec
 from common.brokerfiles.directory import BrokerFiles, Layout
@@ -254,7 +254,8 @@ def test_handbook_names_every_state():
     named = {word.removeprefix("True ").removeprefix("False ").removeprefix("Unknown ").strip("()")
              for row in rows for word in re.findall(r"`([^`]+)`", row[0])}  # fmt: skip
     states = {sessions.ONLINE, sessions.OFFLINE, sessions.UNKNOWN, sessions.CONFLICT}
-    on_nodes = {status.PENDING, status.APPLIED, status.FAILED, status.STALE, status.REMOVED, status.LOCAL, status.GONE}
+    on_nodes = {assigning.PENDING, assigning.APPLIED, assigning.FAILED, assigning.STALE, assigning.REMOVED}
+    on_nodes |= {status.LOCAL, status.GONE}
     refusals = {
         base.STALE_EPOCH, base.BEYOND_WINDOW, base.CONFLICT, base.NOT_ASSIGNED, base.TOO_MANY_EPOCHS, base.RETIRED,
         base.NOT_STORED,
