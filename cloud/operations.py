@@ -40,6 +40,8 @@ class _RulesArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     per_node: bool = False
+    after: Annotated[list[str], Meta(max_length=4)] = []  # with per_node: a key that the store reads on from
+    limit: Limit | None = None
 
 
 class _ResultsArgs(msgspec.Struct, forbid_unknown_fields=True):

@@ -70,6 +70,8 @@ class _AssignmentsArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     node: str = ""
+    after: Annotated[list[str], Meta(max_length=5)] = []
+    limit: Annotated[int, Meta(ge=1)] | None = None
 
 
 class _AddArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,7 +151,15 @@ class RuleOperations:
         kind = RULE_KIND if wanted.rule else ""
         return await self._store.read(
             lambda conn: assignments_of(
-                conn, now, self._stale_s, kind=kind, namespace=wanted.namespace, name=wanted.rule, node=wanted.node
+                conn,
+                now,
+                self._stale_s,
+                kind=kind,
+                namespace=wanted.namespace,
+                name=wanted.rule,
+                node=wanted.node,
+                after=wanted.after,
+                limit=wanted.limit,
             )
         )
 
