@@ -82,5 +82,6 @@ $(VENV)/bin/python:
 		"install one, or name it: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fieldpost needs Python 3.11 or newer;" \
 		"$(PYTHON) is $$($(PYTHON) --version 2>&1)" >&2; exit 1; }
+	@echo "making the virtual environment $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made;" \
 		"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }

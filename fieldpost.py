@@ -21,6 +21,7 @@ from common.cli import applying
 from common.cli.asking import DataDir, here, reach_elsewhere, reaching, run_until_interrupt, socket_of
 from common.cli.brokering import broker as broker_commands
 from common.cli.chains import chain
+from common.cli.describing import describe
 from common.cli.doctor import doctor, sides
 from common.cli.edging import edge_commands
 from common.cli.kube import kube
@@ -28,11 +29,13 @@ from common.cli.letters import dlq
 from common.cli.live import tap
 from common.cli.looking import get, ledger, metrics
 from common.cli.rates import top
+from common.cli.sections import Sections
 from common.cli.sending import send
 from common.errors import FieldpostError
 
 app = typer.Typer(
     help="Routing rules on edge nodes, and in the cloud an exact, durable account of what became of every execution.",
+    cls=Sections,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,23 +53,27 @@ app.command()(top)
 app.command()(send)
 app.command()(doctor)
 app.add_typer(applying.node, name="node")
-for verb in (applying.apply, applying.delete, applying.describe, applying.disable, applying.enable):
+for verb in (applying.apply, applying.delete, describe, applying.disable, applying.enable):
     app.command()(verb)
 
 FIRST_RESULTS = 10  # that `up` prints one by one
 SUMMARY_S = 10.0  # between its later lines
+_ENDPOINT_HINT = (
+    "fieldpost: an endpoint that stands in another file: name that file with -f as well; one that the controller has "
+    "already: check there, with --server\n"
+)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main() -> None:
-    """Entry point: errors of ours are one line and exit code 1 (2 for wrong settings), never a traceback."""
-    from common.errors import ConfigError
+    """Entry point: errors of ours are one line and exit code 1 (2 for wrong use and settings), never a traceback."""
+    from common.errors import WRONG_USE, ConfigError
 
     try:
         app()
     except FieldpostError as exc:
         sys.stderr.write(f"fieldpost: {exc}\n")
-        sys.exit(2 if isinstance(exc, ConfigError) else 1)
+        sys.exit(2 if isinstance(exc, ConfigError) or getattr(exc, "kind", "") == WRONG_USE else 1)
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -91,6 +98,7 @@ def cloud(ctx: typer.Context) -> None:
 @app.command()
 def telemetry(
     device: Annotated[str, typer.Option("--device", help="Name of the device, and client id without a user name.")],
+    broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
     every: Annotated[float, typer.Option("--every", min=0.01, help="Seconds between two measurements.")] = 1.0,
 ) -> None:
     """Publish this machine's load, memory, disk, temperature as a device. Example: fieldpost telemetry --device gw-7"""
@@ -98,7 +106,8 @@ def telemetry(
     from common.config import load
     from common.settings import SharedSettings
 
-    settings = load(SharedSettings, environ=os.environ, overrides={})
+    overrides = {"broker.url": broker} if broker else {}
+    settings = load(SharedSettings, environ=os.environ, overrides=overrides, flags={"broker.url": "--broker"})
     logs.setup(settings.log)
     run_until_interrupt(_publish_until_stopped(settings, device, every))
 
@@ -141,6 +150,7 @@ def check(
 
     Example: fieldpost check -f examples/relay.yaml
     """
+    from common.checks import NO_ENDPOINT
     from common.config import load
     from edge.rules.checking import check_configuration
     from edge.settings import Settings
@@ -152,9 +162,14 @@ def check(
         return
     settings = load(Settings, environ=os.environ, overrides={})
     loops = settings.edge.flow.loops or settings.broker.protocol != "3.1.1"
+    for place in files or []:
+        if not Path(place).exists():
+            raise typer.BadParameter(f"{place} is not there", param_hint="-f")
     objects, findings = check_configuration(files or [], str(layers or ""), loops=loops)
     for finding in findings:
         print(finding)
+    if any(NO_ENDPOINT in finding for finding in findings):
+        sys.stderr.write(_ENDPOINT_HINT)
     if findings:
         sys.exit(1)
     print(f"{objects} rules and endpoints, nothing to say")

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
 from cloud.deadletters import DeadLetters
+from cloud.describing import Descriptions
 from cloud.downstream import DownstreamController
 from cloud.forwarders.forwarding import Forwarding, make_sinks
 from cloud.handlers import CONTENT_TYPES, Handlers
@@ -130,7 +131,8 @@ class Controller:
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
         self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
         rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s)
-        operations = self._operations.table() | rules.table() | {"ready": self._ready}
+        told = Descriptions(self.store, self.sessions, self._ledger, self._clock, cloud.stale_s)
+        operations = self._operations.table() | rules.table() | told.table() | {"ready": self._ready}
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
         self.api = self._make_api(operations) if cloud.api.enabled else None
         self._tasks = Tasks("controller")

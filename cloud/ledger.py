@@ -21,6 +21,8 @@ _WORDS = {
     LOST_CLOUD: "lost with the cloud's earlier store",
 }
 
+KINDS = tuple(_WORDS)
+
 
 class LedgerRow(msgspec.Struct, frozen=True):
     """The account of one node, in executions; those before ``counted`` are from its last report, ``report_age_s`` ago.

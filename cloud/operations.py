@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from cloud import operations_rules
+from cloud import describing, operations_rules
 from cloud.deadletters import DeadLetters
 from cloud.forwarders.forwarder import SinkRow
 from cloud.ledger import Ledger
@@ -40,6 +40,8 @@ class _RulesArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     per_node: bool = False
+    after: Annotated[list[str], Meta(max_length=4)] = []  # with per_node: a key that the store reads on from
+    limit: Limit | None = None
 
 
 class _ResultsArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,6 +118,7 @@ class _AuditArgs(msgspec.Struct, forbid_unknown_fields=True):
 # What each operation takes, for who must know it before asking (the API's queries and its OpenAPI document).
 ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     **operations_rules.ARGUMENTS,
+    **describing.ARGUMENTS,
     "get.nodes": _Nothing,
     "get.rules": _RulesArgs,
     "get.results": _ResultsArgs,

@@ -18,7 +18,6 @@ from cloud.selection import ObjectKey
 from cloud.stores.assigning import Summary, assignments_of, summaries
 from cloud.stores.base import Store
 from cloud.stores.desired import Changed, ObjectRow, objects_of, words_of
-from cloud.stores.status import REMOVED, NodeShare, RuleKey, RuleStatus, rule_statuses
 from common.checks import check_labels
 from common.clock import Clock
 from common.control import Operation
@@ -28,12 +27,6 @@ from common.manifests import Finding, Manifest
 from common.resource import DEFAULT_NAMESPACE, check_node_id
 from common.rules import ENDPOINT_KIND, RULE_KIND, Rule
 
-ERRORS_MAX = 32  # that a description shows
-_OF_STATUS = (
-    "success", "fail", "last_success", "last_failure", "p50_us", "p95_us", "last_minute", "last_hour", "last_day",
-    "conditions", "errors",
-)  # fmt: skip
-REFUSALS_SHOWN_MAX = 10  # nodes that its first line names
 _KINDS = {
     "rule": RULE_KIND, "rules": RULE_KIND, "endpoint": ENDPOINT_KIND, "endpoints": ENDPOINT_KIND,
     "ruleendpoint": ENDPOINT_KIND, "ruleendpoints": ENDPOINT_KIND,
@@ -66,7 +59,9 @@ class _ObjectArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = DEFAULT_NAMESPACE
 
 
-class _RuleArgs(msgspec.Struct, forbid_unknown_fields=True):
+class RuleArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """Which rule."""
+
     rule: Name
     namespace: str = DEFAULT_NAMESPACE
 
@@ -75,6 +70,8 @@ class _AssignmentsArgs(msgspec.Struct, forbid_unknown_fields=True):
     namespace: str = ""
     rule: str = ""
     node: str = ""
+    after: Annotated[list[str], Meta(max_length=5)] = []
+    limit: Annotated[int, Meta(ge=1)] | None = None
 
 
 class _AddArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,10 +89,9 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     "check": _TextsArgs,
     "get.objects": _ObjectsArgs,
     "get.assignments": _AssignmentsArgs,
-    "describe.rule": _RuleArgs,
     "delete": _ObjectArgs,
-    "enable": _RuleArgs,
-    "disable": _RuleArgs,
+    "enable": RuleArgs,
+    "disable": RuleArgs,
     "node.add": _AddArgs,
     "node.delete": _NodeNameArgs,
 }
@@ -114,7 +110,6 @@ class RuleOperations:
             "check": self.check,
             "get.objects": self.get_objects,
             "get.assignments": self.get_assignments,
-            "describe.rule": self.describe_rule,
             "delete": self.delete,
             "enable": self.enable,
             "disable": self.disable,
@@ -127,68 +122,60 @@ class RuleOperations:
 
         ControlError with every finding, one a line, when anything is wrong.
         """
-        manifests, findings = await asyncio.to_thread(_loaded, _read(args, _TextsArgs).manifests)
+        manifests, findings = await asyncio.to_thread(_loaded, read_args(args, _TextsArgs).manifests)
         if not manifests and not findings:
             raise ControlError("there are no rules and endpoints in what is to be applied")
         return await self._told(await self._downstream.apply(manifests, findings))
 
     async def check(self, args: dict[str, Any]) -> Any:
         """Say what would keep these texts from being applied, beside what is desired already; change nothing."""
-        manifests, findings = await asyncio.to_thread(_loaded, _read(args, _TextsArgs).manifests)
+        manifests, findings = await asyncio.to_thread(_loaded, read_args(args, _TextsArgs).manifests)
         await self._downstream.check(manifests, findings)
         return {"objects": len(manifests)}
 
     async def get_objects(self, args: dict[str, Any]) -> Any:
         """The desired rules and endpoints, each with its manifest and on how many nodes it is what."""
-        wanted = _read(args, _ObjectsArgs)
+        wanted = read_args(args, _ObjectsArgs)
         kind, now = _kind(wanted.kind) if wanted.kind else "", self._clock.time()
 
         def query(conn: Connection) -> list[dict[str, Any]]:
             told = summaries(conn, now, self._stale_s, kind=kind, namespace=wanted.namespace, name=wanted.name)
             rows = objects_of(conn, kind, wanted.namespace, wanted.name)
-            return [_object(row, told.get((row.key, row.uid), Summary())) for row in rows]
+            return [shown_object(row, told.get((row.key, row.uid), Summary())) for row in rows]
 
         return await self._store.read(query)
 
     async def get_assignments(self, args: dict[str, Any]) -> Any:
         """What each node is to have of a rule, or all that a node is to have, with what it says of it."""
-        wanted, now = _read(args, _AssignmentsArgs), self._clock.time()
+        wanted, now = read_args(args, _AssignmentsArgs), self._clock.time()
         kind = RULE_KIND if wanted.rule else ""
         return await self._store.read(
             lambda conn: assignments_of(
-                conn, now, self._stale_s, kind=kind, namespace=wanted.namespace, name=wanted.rule, node=wanted.node
+                conn,
+                now,
+                self._stale_s,
+                kind=kind,
+                namespace=wanted.namespace,
+                name=wanted.rule,
+                node=wanted.node,
+                after=wanted.after,
+                limit=wanted.limit,
             )
         )
 
-    async def describe_rule(self, args: dict[str, Any]) -> Any:
-        """All that is known of one rule: manifest, status as the sinks have it, and ``words`` that sum it up."""
-        wanted, now = _read(args, _RuleArgs), self._clock.time()
-        key = ObjectKey(RULE_KIND, wanted.namespace, wanted.rule)
-
-        def query(conn: Connection) -> dict[str, Any]:
-            rows = objects_of(conn, *key)
-            if not rows:
-                raise ControlError(f"{words_of(key)} is not there", kind="not_found")
-            of = RuleKey(key.namespace, key.name, rows[0].uid)
-            (status,) = rule_statuses(conn, [of], now=now, stale_s=self._stale_s, errors_max=ERRORS_MAX)
-            told = summaries(conn, now, self._stale_s, kind=RULE_KIND, namespace=key.namespace, name=key.name)
-            return _described(rows[0], status, told.get((key, of.uid), Summary()))
-
-        return await self._store.read(query)
-
     async def delete(self, args: dict[str, Any]) -> Any:
         """Delete a rule or an endpoint; nodes that have it are told. ControlError for an endpoint in use."""
-        return await self._told(await self._downstream.delete([_key(_read(args, _ObjectArgs))]))
+        return await self._told(await self._downstream.delete([_key(read_args(args, _ObjectArgs))]))
 
     async def enable(self, args: dict[str, Any]) -> Any:
         """Let a rule run again, as a new version."""
-        return await self._enabled(_read(args, _RuleArgs), True)
+        return await self._enabled(read_args(args, RuleArgs), True)
 
     async def disable(self, args: dict[str, Any]) -> Any:
         """Keep a rule on its nodes without running it, as a new version."""
-        return await self._enabled(_read(args, _RuleArgs), False)
+        return await self._enabled(read_args(args, RuleArgs), False)
 
-    async def _enabled(self, wanted: _RuleArgs, enabled: bool) -> Any:
+    async def _enabled(self, wanted: RuleArgs, enabled: bool) -> Any:
         key = ObjectKey(RULE_KIND, wanted.namespace, wanted.rule)
         rows = await self._store.read(lambda conn: objects_of(conn, *key))
         if not rows:
@@ -199,7 +186,7 @@ class RuleOperations:
 
     async def node_add(self, args: dict[str, Any]) -> Any:
         """Make a node one of the fleet before it was heard, or again; ``labels`` go over those that it states."""
-        wanted = _read(args, _AddArgs)
+        wanted = read_args(args, _AddArgs)
         try:
             check_node_id(wanted.node)
         except ResourceError as exc:
@@ -211,7 +198,7 @@ class RuleOperations:
 
     async def node_delete(self, args: dict[str, Any]) -> Any:
         """Take a node out of the fleet: it gets nothing more, and what it still sends is refused."""
-        node = _read(args, _NodeNameArgs).node
+        node = read_args(args, _NodeNameArgs).node
         await self._downstream.retire_node(node)
         return {"node": node, "outcome": "deleted"}
 
@@ -244,39 +231,12 @@ def _loaded(texts: Sequence[Text]) -> tuple[list[Manifest], list[Finding]]:
     return manifests, findings
 
 
-def _object(row: ObjectRow, summary: Summary) -> dict[str, Any]:
-    spec = row.manifest["spec"]
+def shown_object(row: ObjectRow, summary: Summary) -> dict[str, Any]:
+    """An object as it is answered; without a manifest nothing is known of its spec."""
+    spec = row.manifest.get("spec", {})
     shown = {"enabled": spec.get("enabled", True), "source": spec.get("source", ""), "target": spec.get("target", "")}
     shown["type"] = spec.get("ruleEndpointType", "")
     return {**structs.asdict(row), **shown, "summary": structs.asdict(summary)}
-
-
-def _described(row: ObjectRow, status: RuleStatus, summary: Summary) -> dict[str, Any]:
-    """Nodes that had the rule and have not any more are shown when they counted something."""
-    return {
-        **_object(row, summary),
-        **{name: getattr(status, name) for name in _OF_STATUS},
-        "words": _words(row, [share for share in status.nodes if share.desired]),
-        "nodes": [share for share in status.nodes if share.state != REMOVED or share.success or share.fail],
-    }
-
-
-def _words(row: ObjectRow, shares: Sequence[NodeShare]) -> list[str]:
-    """``running on 3 of 4 nodes``, then a line for each node that refused a version."""
-    running = sum(share.state == "applied" for share in shares)
-    first = f"rule {row.name}: running on {running} of {len(shares)} nodes"
-    if not row.manifest["spec"].get("enabled", True):
-        first = f"rule {row.name}: disabled, as {running} of {len(shares)} nodes know"
-    failed = [share for share in shares if share.error]
-    lines = [f"{each.node} refused version {each.refused}: {_line(each.error)}" for each in failed[:REFUSALS_SHOWN_MAX]]
-    more = len(failed) - REFUSALS_SHOWN_MAX
-    return [first, *lines, *([f"and {more} more nodes refused it"] if more > 0 else [])]
-
-
-def _line(error: str) -> str:
-    """A finding as one line: without the picture of the place, which a description shows below."""
-    lines = [line.strip() for line in error.splitlines()]
-    return " ".join(line for line in lines if not line.startswith("|"))
 
 
 def _kind(text: str) -> str:
@@ -290,7 +250,8 @@ def _key(wanted: _ObjectArgs) -> ObjectKey:
     return ObjectKey(_kind(wanted.kind), wanted.namespace, wanted.name)
 
 
-def _read(args: dict[str, Any], kind: type[T]) -> T:
+def read_args(args: dict[str, Any], kind: type[T]) -> T:
+    """Return the arguments as their type. Raises ControlError."""
     try:
         return msgspec.convert(args, kind)
     except msgspec.ValidationError as exc:

@@ -56,6 +56,7 @@ ROUTES = (
     Route("node.add", "POST", "/nodes", _operator),
     Route("node.replace", "POST", "/nodes/{node}/replace", _operator),
     Route("node.delete", "DELETE", "/nodes/{node}", _operator),
+    Route("describe.node", "GET", "/nodes/{node}"),
     Route("get.rules", "GET", "/rules", kind=_page),
     Route("describe.rule", "GET", "/rules/{namespace}/{rule}"),
     Route("enable", "POST", "/rules/{namespace}/{rule}/enable", _operator),

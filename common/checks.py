@@ -31,6 +31,7 @@ from common.topics import check_filter, overlaps
 
 ENDPOINT_TYPES = (EVENTBUS, REST, SERVICEBUS)
 
+NO_ENDPOINT = "is no RuleEndpoint of namespace"  # in the finding of a rule whose endpoint is not among the manifests
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]{0,62})\}")
@@ -195,7 +196,7 @@ def _check_side(
     """Check ``source`` or ``target``: the endpoint is there, and its type takes the keys of the resource map."""
     namespace, _ = manifest.value.key
     if (namespace, name) not in endpoints:
-        text = f"{side} {name!r} is no RuleEndpoint of namespace {namespace!r}"
+        text = f"{side} {name!r} {NO_ENDPOINT} {namespace!r}"
         import difflib  # for an error only: a start does not pay for it
 
         near = difflib.get_close_matches(name, [n for ns, n in endpoints if ns == namespace], n=1, cutoff=0.5)

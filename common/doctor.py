@@ -63,6 +63,7 @@ class Place(msgspec.Struct, frozen=True):
     edge: Mapping[str, Any] | None = None
     ready: Mapping[str, Any] | None = None
     nodes: list[dict[str, Any]] | None = None
+    rules: list[dict[str, Any]] | None = None
     server: str = ""
     date: float | None = None
     errors: Mapping[str, str] = {}
@@ -228,11 +229,35 @@ def fleet(place: Place) -> Iterator[Finding]:
     if conflict := by_state.get("conflict"):
         do = "fieldpost get nodes says what; then fieldpost node replace NODE"
         yield Finding(Level.fail, "nodes", f"in conflict: {_some(conflict)}", do)
+    twins = [str(row["node"]) for row in place.nodes or () if _of_two_spools(row)]
+    if twins:
+        told = f"statistics and birth are of two spools: {_some(twins)}"
+        do = "if it stays so for a minute two agents run with this id: stop one, or give it an id of its own"
+        yield Finding(Level.warn, "nodes", told, do)
     away = by_state.get("offline", []) + by_state.get("unknown", [])
     if away:
         yield Finding(Level.warn, "nodes", f"not there: {_some(away)}", "see their agents' logs; results wait on disk")
-    if place.nodes and not away and not conflict:
+    if place.nodes and not away and not conflict and not twins:
         yield Finding(Level.ok, "nodes", f"online: {_some([str(row['node']) for row in place.nodes])}")
+
+
+def _of_two_spools(row: Mapping[str, Any]) -> bool:
+    said = (row.get("status") or {}).get("epoch", "")
+    return row.get("state") == "online" and said not in ("", row.get("epoch"))
+
+
+def rules(place: Place) -> Iterator[Finding]:
+    """Rules that do not run where they should, or fail."""
+    look = "fieldpost describe rule NAME -n NAMESPACE says where and why"
+    rows = [(f"{row['namespace']}/{row['rule']}", row) for row in place.rules or ()]
+    unready = [name for name, row in rows if row.get("ready") in ("False", "Unknown")]
+    failing = [name for name, row in rows if row.get("degraded") == "True"]
+    if unready:
+        yield Finding(Level.warn, "rules", f"not running everywhere as wanted: {_some(unready)}", look)
+    if failing:
+        yield Finding(Level.warn, "rules", f"failing more often than they should: {_some(failing)}", look)
+    if rows and not unready and not failing:
+        yield Finding(Level.ok, "rules", f"{len(rows)} run as wanted")
 
 
 def _some(names: list[str]) -> str:
@@ -241,5 +266,5 @@ def _some(names: list[str]) -> str:
 
 
 CHECKS: tuple[Check, ...] = (
-    processes, broker, acl, readiness, clocks, disk, secrets, certificates, versions, fleet,
+    processes, broker, acl, readiness, clocks, disk, secrets, certificates, versions, fleet, rules,
 )  # fmt: skip

@@ -175,6 +175,9 @@ class KubeError(FieldpostError):
         return self.code in (400, 405, 406, 413, 415, 422)
 
 
+WRONG_USE = "wrong_use"  # kind of a ControlError about what the caller gave, not about what was asked
+
+
 class ControlError(FieldpostError):
     """A control socket does not answer, or its process refused the operation.
 

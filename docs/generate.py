@@ -27,8 +27,18 @@ from common.rulechains import commands as chain_commands  # noqa: E402
 
 COMMANDS_HEAD = """# Commands
 
-This page is generated from the code (`make docs`). Exit codes: 0 done, 1 failed, 2 wrong use or wrong settings; an
-error is one line on standard error. `--help` says the same as this page.
+This page is generated from the code (`make docs`); `--help` says the same. Results and findings go to standard output,
+an error is one line on standard error.
+
+| exit code | meaning |
+|---|---|
+| 0 | done; also when Ctrl-C ends what goes on until then |
+| 1 | failed: nobody answers, refused, findings of `check`, `chain` or `doctor`, a `ledger` that is off |
+| 2 | wrong use or wrong settings: trying again does not help |
+| 130 | Ctrl-C before it was done |
+
+A kind is `rule`, `endpoint` or `node`, in the singular or plural. `-o json` and `-o yaml` print the answers of the
+[API](api.md) with the same fields; `table` and `wide` are for people and may change.
 """
 LANGUAGE_HEAD = """# Commands of the process-chain language
 

@@ -18,12 +18,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from cloud import ledger, sessions
+from cloud.forwarders import breaker
 from cloud.forwarders.base import Delivered, Refused
 from cloud.forwarders.events import of_status
 from cloud.forwarders.webhook import WebhookSink
 from cloud.handlers import CONTENT_TYPES
 from cloud.settings import Settings as CloudSettings
 from cloud.settings.forward import WebhookSettings
+from cloud.stores import assigning, base, status
 from cloud.stores.status import RuleStatus
 from common import codec
 from common.brokerfiles.directory import BrokerFiles, Layout
@@ -243,6 +246,28 @@ def test_named_tests_and_files_exist(page: Path):
             assert (ROOT / file).exists(), text
         if test:
             assert re.search(rf"def {test}\(", (ROOT / file).read_text()), text
+
+
+def test_handbook_names_every_state():
+    """Each state, condition, balance, loss, refusal and breaker that the code has stands in a table of the handbook."""
+    rows = [row for row in tables(ROOT / "docs" / "handbook.md") if len(row) == 3 and "`" in row[0]]
+    named = {word.removeprefix("True ").removeprefix("False ").removeprefix("Unknown ").strip("()")
+             for row in rows for word in re.findall(r"`([^`]+)`", row[0])}  # fmt: skip
+    states = {sessions.ONLINE, sessions.OFFLINE, sessions.UNKNOWN, sessions.CONFLICT}
+    on_nodes = {assigning.PENDING, assigning.APPLIED, assigning.FAILED, assigning.STALE, assigning.REMOVED}
+    on_nodes |= {status.LOCAL, status.GONE}
+    refusals = {
+        base.STALE_EPOCH, base.BEYOND_WINDOW, base.CONFLICT, base.NOT_ASSIGNED, base.TOO_MANY_EPOCHS, base.RETIRED,
+        base.NOT_STORED,
+    }  # fmt: skip
+    source = (ROOT / "cloud" / "stores" / "conditions.py").read_text()
+    conditions = set(re.findall(r'(?:TRUE|FALSE|UNKNOWN), "(\w+)"', source))
+    assert len(conditions) >= 7
+    breakers = {breaker.CLOSED, breaker.OPEN, breaker.HALF_OPEN}
+    wanted = (
+        states | on_nodes | refusals | conditions | breakers | {ledger.OK, ledger.OFF, ledger.OPEN} | set(ledger.KINDS)
+    )
+    assert wanted <= named
 
 
 def test_limits_are_those_of_the_code():

@@ -13,6 +13,7 @@ from cloud.ledger import FleetRow, LedgerRow
 from cloud.stores.assigning import AssignmentRow, Summary
 from cloud.stores.auditing import AuditRow
 from cloud.stores.base import ErrorRow, LossRow, NodeRow, ResultRow, RuleRow
+from cloud.stores.onenode import ObjectOnNode
 from cloud.stores.status import Condition, NodeShare
 
 
@@ -91,7 +92,11 @@ class WantedObject(msgspec.Struct, kw_only=True):
 
 
 class DescribedRule(WantedObject, kw_only=True):
-    """All that is known of a rule; ``words`` sum it up, a line each; the rest is as sinks are told it (P8.1)."""
+    """All that is known of a rule; ``words`` sum it up, a line each; the rest is as sinks are told it (P8.1).
+
+    ``version`` is 0 and ``manifest`` empty for one that is not wanted: ``origin`` is ``local`` (nodes have it of their
+    own) or ``gone`` (it was deleted), and so is the state of its nodes.
+    """
 
     words: list[str]
     success: int
@@ -106,6 +111,18 @@ class DescribedRule(WantedObject, kw_only=True):
     nodes: list[NodeShare]
     conditions: list[Condition]
     errors: list[ErrorRow]
+
+
+class DescribedNode(msgspec.Struct, frozen=True):
+    """What is known of a node; ``words`` sum it up, a line each, with what to do; ``letters`` are dead ones here."""
+
+    node: NodeRow
+    words: list[str]
+    account: LedgerRow
+    objects: list[ObjectOnNode]
+    errors: list[ErrorRow]
+    losses: list[LossRow]
+    letters: int
 
 
 # operation -> its answer; of pages and streams the type of one row
@@ -130,6 +147,7 @@ ANSWERS: Mapping[str, Any] = {
     "get.objects": WantedObject,
     "get.assignments": AssignmentRow,
     "describe.rule": DescribedRule,
+    "describe.node": DescribedNode,
     "delete": list[ChangedObject],
     "enable": list[ChangedObject],
     "disable": list[ChangedObject],

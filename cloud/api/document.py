@@ -86,7 +86,8 @@ def _arguments(route: Route, components: Json) -> tuple[Json, list[str]]:
     if route.kind is Kind.page:
         properties["limit"] = {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS}
         properties["cursor"] = {"type": "string", "description": "next of the page before."}
-        properties.pop("before", None)
+        for name in ("before", "after"):
+            properties.pop(name, None)
     return properties, required
 
 

@@ -1,7 +1,8 @@
 """Pages: rows up to a limit, and a cursor that leads to the next ones (experience U5).
 
 A cursor says where the last page ended, never how many rows there were: what is added or goes away meanwhile moves no
-row from one page to another. Where the operation itself can begin at an id the store reads no more than the page.
+row from one page to another. Where the operation can begin at an id or a key, as in the lists that grow with the fleet,
+the store reads no more than the page.
 """
 
 from __future__ import annotations
@@ -34,8 +35,12 @@ class Page(msgspec.Struct, frozen=True):
 async def page(operation: str, ask: Ask, args: dict[str, Any], limit: int, cursor: str) -> Page:
     """Return one page of an operation's rows. Raises ApiError for a cursor that is not one of this operation's."""
     mark = _read(cursor, operation) if cursor else None
+    if mark is not None and operation in _TEXTS and not (len(mark) == _TEXTS[operation] and _are_texts(mark)):
+        raise _wrong()
     if operation in _BY_ID:
         items, end = await _by_id(ask, args, limit, mark)
+    elif operation == "get.assignments" or args.get("per_node"):
+        items, end = await _in_store(ask, args, limit, mark, _KEYS[operation])
     else:
         rows, key = await ask(args), _KEYS.get(operation)
         items, end = _by_key(rows, key, limit, mark) if key else _by_place(rows, limit, mark)
@@ -52,6 +57,13 @@ async def _by_id(ask: Ask, args: dict[str, Any], limit: int, mark: Key | None) -
     rows = sorted(await ask({**args, "limit": limit + 1}), key=lambda row: row.id, reverse=not forward)
     kept = rows[:limit]
     return kept, ("since" if forward else "before", kept[-1].id) if len(rows) > limit else None
+
+
+async def _in_store(ask: Ask, args: dict[str, Any], limit: int, mark: Key | None, key: Callable[[Any], Key]) -> _Cut:
+    """The rows after the mark, in the store's own order, which need not be Python's."""
+    rows = await ask({**args, "limit": limit + 1, "after": list(mark or ())})
+    kept = rows[:limit]
+    return kept, key(kept[-1]) if len(rows) > limit else None
 
 
 def _by_key(rows: list[Any], key: Callable[[Any], Key], limit: int, mark: Key | None) -> _Cut:
@@ -86,13 +98,20 @@ _BY_ID = {"get.results", "dlq.ls", "get.audit"}
 # operation -> the key by which its rows are in order; other operations' rows have their place in the answer
 _KEYS: Mapping[str, Callable[[Any], Key]] = {
     "get.nodes": _fields("node"),
-    "get.rules": _fields("namespace", "rule", "uid", "node"),
+    "get.rules": _fields("namespace", "rule", "node", "uid"),
     "get.errors": _error_key,
     "get.objects": _fields("kind", "namespace", "name"),
     "get.assignments": _fields("kind", "namespace", "name", "node", "uid"),
     "get.sinks": _fields("sink"),
     "get.losses": lambda row: (-row.received_at, row.node, row.id),
 }
+
+
+_TEXTS = {"get.rules": 4, "get.assignments": 5}  # keys that are texts only, and of how many
+
+
+def _are_texts(mark: Key) -> bool:
+    return all(isinstance(value, str) and "\0" not in value for value in mark)
 
 
 def _whole(value: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, literal, or_, select, tuple_, update
 
 from cloud.selection import Labels, ObjectKey, Selection, Wanted
 from cloud.stores.desired import chunks
@@ -228,8 +228,13 @@ def assignments_of(
     name: str = "",
     node: str = "",
     uid: str = "",
+    after: Sequence[str] = (),
+    limit: int | None = None,
 ) -> list[AssignmentRow]:
-    """The assignments that fit what is not empty, in order of object and node, without those that ended."""
+    """The assignments that fit what is not empty, in order of object and node, without those that ended.
+
+    At most ``limit`` of those that come ``after`` a (kind, namespace, name, node, uid).
+    """
     given = ((_A.kind, kind), (_A.namespace, namespace), (_A.name, name), (_A.node, node), (_A.uid, uid))
     wanted = [column == value for column, value in given if value]
     columns = [
@@ -237,7 +242,10 @@ def assignments_of(
         for field in AssignmentRow.__struct_fields__
     ]
     query = select(*columns).outerjoin_from(assignments, nodes, nodes.c.node == _A.node)
-    query = query.where(_A.state != REMOVED, *wanted).order_by(_A.kind, _A.namespace, _A.name, _A.node, _A.uid)
+    order = (_A.kind, _A.namespace, _A.name, _A.node, _A.uid)
+    if after:
+        wanted.append(tuple_(*order) > tuple_(*map(literal, after)))
+    query = query.where(_A.state != REMOVED, *wanted).order_by(*order).limit(limit)
     return [AssignmentRow(*row) for row in conn.execute(query)]
 
 

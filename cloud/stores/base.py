@@ -302,8 +302,14 @@ class Store(Protocol):
         """All nodes in order of their ids."""
         ...
 
-    async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
-        """Counts per rule, or per rule and node; empty filters take all."""
+    async def rules(
+        self, *, namespace: str = "", rule: str = "", per_node: bool = False, after: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[RuleRow]:  # fmt: skip
+        """Counts per rule, or per rule and node; empty filters take all.
+
+        In order of namespace, rule, (node,) uid: at most ``limit`` of those that come ``after`` such a key.
+        """
         ...
 
     async def results(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Double, Table, cast, delete, func, select
+from sqlalchemy import Connection, Double, Table, cast, delete, false, func, literal, select, tuple_
 
 from cloud.stores.assigning import effective_labels
 from cloud.stores.base import Counted, DeadLetter, ErrorRow, Letters, LossSum, NodeRow, ResultRow, RuleRow
@@ -47,6 +48,11 @@ def of_rule(table: Table, namespace: str, rule: str) -> list[Any]:
     return [column == value for column, value in wanted if value]
 
 
+def above(columns: Sequence[Any], after: Sequence[str]) -> list[Any]:
+    """SQL for: the columns come after these values in their order; without values all do."""
+    return [tuple_(*columns) > tuple_(*map(literal, after))] if after else []
+
+
 def nodes_all(conn: Connection) -> list[NodeRow]:
     """See Store.nodes."""
     lost = sums(conn)
@@ -61,10 +67,17 @@ def counted(conn: Connection) -> dict[str, Counted]:
     return {node: Counted(int(results), last_at) for node, results, last_at in conn.execute(query)}
 
 
-def rules(conn: Connection, namespace: str, rule: str, per_node: bool) -> list[RuleRow]:
+def rules(
+    conn: Connection, namespace: str, rule: str, per_node: bool, after: Sequence[str] = (), limit: int | None = None
+) -> list[RuleRow]:
     """See Store.rules."""
     c = counters.c
     identity = [c.namespace, c.rule, c.uid, *([c.node] if per_node else [])]
+    order = [c.namespace, c.rule, c.node, c.uid] if per_node else identity
+    wanted = of_rule(counters, namespace, rule) + above(order, after)
+    if limit is not None:
+        last = conn.execute(select(*order).where(*wanted).group_by(*order).order_by(*order).limit(limit)).all()
+        wanted.append(~above(order, last[-1])[0] if last else false())
     # Sums as floating point: exact far beyond any honest count, and a hostile one cannot make the sum overflow.
     total = func.sum(cast(c["count"], Double))
     query = (
@@ -72,9 +85,9 @@ def rules(conn: Connection, namespace: str, rule: str, per_node: bool) -> list[R
             *identity, c.status, c.outcome, c.reason, total, func.sum(cast(c.duration_sum, Double)),
             func.max(c.duration_max), func.min(c.first_at), func.max(c.last_at),
         )
-        .where(*of_rule(counters, namespace, rule))
+        .where(*wanted)
         .group_by(*identity, c.status, c.outcome, c.reason)
-        .order_by(*identity, c.status, c.outcome, c.reason)
+        .order_by(*order, c.status, c.outcome, c.reason)
     )  # fmt: skip
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     width = len(identity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -52,9 +52,12 @@ class SqlReads:
         """See Store."""
         return await self.read(queries.nodes_all)
 
-    async def rules(self, *, namespace: str = "", rule: str = "", per_node: bool = False) -> list[RuleRow]:
+    async def rules(
+        self, *, namespace: str = "", rule: str = "", per_node: bool = False, after: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[RuleRow]:  # fmt: skip
         """See Store."""
-        return await self.read(lambda conn: queries.rules(conn, namespace, rule, per_node))
+        return await self.read(lambda conn: queries.rules(conn, namespace, rule, per_node, after, limit))
 
     async def results(
         self, *, limit: int = 100, namespace: str = "", rule: str = "", status: str = "", since: int | None = None,

@@ -1,15 +1,15 @@
-"""``fieldpost apply|describe|delete|enable|disable|node``: what is wanted of the fleet, in kubectl's words."""
+"""``fieldpost apply|delete|enable|disable|node``: what is wanted of the fleet, in kubectl's words."""
 
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from common.cli.asking import DataDir, Format, Output, ask, show
+from common.cli.kinds import Kind, among
 
 STDIN = "-"
 STDIN_NAME = "(standard input)"  # in findings
@@ -22,21 +22,8 @@ OfNamespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace o
 node = typer.Typer(help="Nodes and their identity.", no_args_is_help=True, rich_markup_mode=None)
 
 
-class Ruled(StrEnum):
-    """What can be enabled, disabled and described."""
-
-    rule = "rule"
-
-
-class Kind(StrEnum):
-    """What can be deleted."""
-
-    rule = "rule"
-    endpoint = "endpoint"
-    node = "node"
-
-
-OnlyRule = Annotated[Ruled, typer.Argument(metavar="KIND", help="rule.")]
+OnlyRule = Annotated[Kind, typer.Argument(metavar="KIND", help="rule.", parser=among(Kind.rule))]
+AnyKind = Annotated[Kind, typer.Argument(metavar="KIND", help="rule, endpoint or node.", parser=among(*Kind))]
 
 
 def apply(
@@ -74,7 +61,7 @@ def _asked(data_dir: str, operation: str, files: list[str]) -> Any:
 
 
 def delete(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="rule, endpoint or node.")],
+    kind: AnyKind,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule or endpoint, id of the node.")],
     namespace: OfNamespace = "default",
     data_dir: DataDir = "",
@@ -102,18 +89,6 @@ def disable(
 ) -> None:  # fmt: skip
     """Keep a rule on its nodes, but do not run it. Example: fieldpost disable rule alarms -n plant"""
     _show_changes(ask(data_dir, "disable", rule=name, namespace=namespace), output, "disabled")
-
-
-def describe(
-    kind: OnlyRule, name: RuleArgument, namespace: OfNamespace = "default", data_dir: DataDir = "",
-    output: Format = Output.table,
-) -> None:  # fmt: skip
-    """All about a rule: versions and findings of each node, counts. Example: fieldpost describe rule alarms -n plant"""
-    found: Any = ask(data_dir, "describe.rule", rule=name, namespace=namespace)
-    if output in (Output.json, Output.yaml):
-        show((), found, output)
-        return
-    print("\n".join(_description(found)))
 
 
 @node.command("add")
@@ -184,37 +159,3 @@ def _show_changes(rows: list[dict[str, Any]], output: Output, configured: str = 
             else f", version {row['version']}, for {tables.plural(row['nodes'], 'node')}"
         )
         print(f"{what} {configured if row['outcome'] == 'configured' else row['outcome']}{where}")
-
-
-def _description(found: dict[str, Any]) -> list[str]:
-    """Words first, then what is wanted, then a table of the nodes, then the last errors."""
-    from common import tables
-
-    conditions = found["conditions"]
-    head = (
-        ("Name", found["name"]), ("Namespace", found["namespace"]), ("UID", found["uid"]),
-        ("Version", found["version"]), ("Owner", found["origin"]), ("Enabled", str(found["enabled"]).lower()),
-        ("Source", f"{found['source']} {_resource(found, 'source')}"),
-        ("Target", f"{found['target']} {_resource(found, 'target')}"),
-        ("Results", f"{found['success']} SUCCESS, {found['fail']} FAIL"),
-        ("Rate", ", ".join(f"{found[f'last_{span}']} in the last {span}" for span in ("minute", "hour", "day"))),
-        ("Duration", f"p50 {found['p50_us'] / 1000:.1f} ms, p95 {found['p95_us'] / 1000:.1f} ms"),
-        *((each["type"], tables.printable("{status} ({reason}): {message}".format(**each))) for each in conditions),
-    )  # fmt: skip
-    lines = [*map(tables.printable, found["words"]), "", *(f"{name + ':':<11}{value}" for name, value in head)]
-    chain = found["manifest"]["spec"].get("chain", "")
-    if chain:
-        lines += ["Chain:", *(f"  {number:>3}  {text}" for number, text in enumerate(chain.splitlines(), 1))]
-    lines += ["", tables.render(tables.SHARES, found["nodes"], "table").rstrip()]
-    for share in found["nodes"]:
-        if share["error"]:
-            lines += ["", f"{share['node']} refused version {share['refused']}:"]
-            lines += [f"  {tables.printable(text)}" for text in share["error"].splitlines()]
-    if found["errors"]:
-        lines += ["", tables.render(tables.ERRORS, found["errors"], "table").rstrip()]
-    return lines
-
-
-def _resource(found: dict[str, Any], side: str) -> str:
-    keys = found["manifest"]["spec"].get(f"{side}Resource") or {}
-    return " ".join(f"{key}={value}" for key, value in keys.items())

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
@@ -58,6 +59,7 @@ TokenFile = Annotated[
     str,
     typer.Option("--token-file", envvar="FIELDPOST_TOKEN_FILE", help="With --server: file that holds the token."),
 ]
+_OF_THIS_HOST = {"data_dir": "--data-dir", "layers": "--layers"}
 _server: ContextVar[Server | None] = ContextVar("server", default=None)  # that this command asks
 
 
@@ -85,10 +87,12 @@ def reaching(command: Callable[..., Any]) -> Callable[..., Any]:
     def asks(*args: Any, server: str, token_file: str, **kwargs: Any) -> Any:
         from common.cli.remote import server_of
 
-        if server and kwargs.get("data_dir"):
+        near = [flag for name, flag in _OF_THIS_HOST.items() if kwargs.get(name)]
+        if server and near:
             if server != os.environ.get(SERVER_VARIABLE):
-                told = "give --server, or --data-dir for a controller on this host"
-                raise typer.BadParameter(told, param_hint="--server")
+                raise typer.BadParameter(
+                    f"{near[0]} is about this host: leave one of the two out", param_hint="--server"
+                )
             server = ""  # the flag is nearer than the variable
         _server.set(server_of(server, token_file) if server else None)
         return command(*args, **kwargs)
@@ -168,7 +172,14 @@ def show(columns: Any, rows: list[dict[str, Any]], output: Output) -> None:
     """Print ``rows`` in the format ``output``."""
     from common import tables
 
-    print(tables.render(columns, rows, str(output)), end="")
+    print(tables.render(columns, rows, str(output), table_width()), end="")
+
+
+def table_width() -> int:
+    """How many characters a table may take: as many as the terminal has, or those that tables have in a pipe."""
+    from common import tables
+
+    return shutil.get_terminal_size((tables.WIDTH, 0)).columns if sys.stdout.isatty() else tables.WIDTH
 
 
 def checked_status(text: str) -> str:

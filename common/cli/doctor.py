@@ -58,6 +58,7 @@ def _place(data_dir: str, broker: str) -> Any:
         known["ready"] = _said(known, "ready", lambda: ask("ready"))
     known["cloud"] = _said(known, "cloud", lambda: ask("statistics"))
     known["nodes"] = _said(known, "nodes", lambda: ask("get.nodes"))
+    known["rules"] = _said(known, "rules", lambda: ask("get.rules"))
     used = ((known["cloud"] or {}).get("controller") or {}).get("broker")
     if used and settings.broker.url == BrokerSettings().url:  # nobody named one here: look at the one that is used
         settings = msgspec.structs.replace(settings, broker=msgspec.structs.replace(settings.broker, url=used))

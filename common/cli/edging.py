@@ -21,8 +21,12 @@ class _RunByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-edge_commands = typer.Typer(help="Run an edge agent, or look at and change what one runs.", cls=_RunByDefault,
-                   no_args_is_help=False, rich_markup_mode=None)  # fmt: skip
+edge_commands = typer.Typer(
+    help="Run an edge agent (its options: fieldpost edge run --help), or look at what one runs.",
+    cls=_RunByDefault,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+)
 config = typer.Typer(help="The configuration of the agent on this host.", no_args_is_help=True, rich_markup_mode=None)
 rule = typer.Typer(
     help="Edit rules of the agent on this host until its next reload.", no_args_is_help=True, rich_markup_mode=None

@@ -21,7 +21,8 @@ def dlq_ls(data_dir: DataDir = "", side: SideName = Side.cloud, output: Format =
     """List dead letters, of the controller or of an agent. Example: fieldpost dlq ls --side edge"""
     from common import tables
 
-    show(tables.LETTERS, ask(data_dir, "dlq.ls", side), output)
+    columns = tables.LETTERS_OF_EDGE if side is Side.edge else tables.LETTERS
+    show((*columns, tables.TOPIC) if output is Output.wide else columns, ask(data_dir, "dlq.ls", side), output)
 
 
 @dlq.command("show")

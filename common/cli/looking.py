@@ -24,21 +24,29 @@ from common.cli.asking import (
     follow,
     run_until_interrupt,
     show,
+    table_width,
 )  # fmt: skip
+from common.cli.kinds import ListedKinds
 
 WATCH_S = 1.0  # between two looks
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Go on with the rows that change, until Ctrl-C.")]
 
-get = typer.Typer(help="Show what the cloud controller knows.", no_args_is_help=True, rich_markup_mode=None)
+get = typer.Typer(
+    help="Show what the cloud controller knows.", no_args_is_help=True, rich_markup_mode=None, cls=ListedKinds
+)
 
 
 @get.command("nodes")
 def get_nodes(data_dir: DataDir = "", output: Format = Output.table) -> None:
-    """Nodes with presence, epoch, what they accepted and what the cloud confirmed. Example: fieldpost get nodes"""
+    """Nodes with presence, what they accepted and what the cloud confirmed. Example: fieldpost get nodes"""
     from common import tables
 
-    columns = tables.NODES_WIDE if output is Output.wide else tables.NODES
-    show(columns, ask(data_dir, "get.nodes"), output)
+    rows = ask(data_dir, "get.nodes")
+    show(tables.NODES_WIDE if output is Output.wide else tables.NODES, rows, output)
+    if output is Output.table:
+        for row in rows:
+            if row["conflict"]:
+                print(f"{row['node']}: {tables.printable(row['conflict'])}")
 
 
 @get.command("rules")
@@ -106,7 +114,8 @@ def get_errors(
     """The last distinct errors of each rule. Example: fieldpost get errors --rule overheat"""
     from common import tables
 
-    show(tables.ERRORS, ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
+    columns = tables.ERRORS_WIDE if output is Output.wide else tables.ERRORS
+    show(columns, ask(data_dir, "get.errors", namespace=namespace, rule=rule), output)
 
 
 @get.command("losses")
@@ -120,7 +129,8 @@ def get_losses(
     """What was lost, where and why. Example: fieldpost get losses --node gw-7"""
     from common import tables
 
-    show(tables.LOSSES, ask(data_dir, "get.losses", node=node, kind=kind, limit=limit), output)
+    columns = tables.LOSSES_WIDE if output is Output.wide else tables.LOSSES
+    show(columns, ask(data_dir, "get.losses", node=node, kind=kind, limit=limit), output)
 
 
 @get.command("sinks")
@@ -132,7 +142,7 @@ def get_sinks(data_dir: DataDir = "", output: Format = Output.table) -> None:
     if not rows and output in (Output.table, Output.wide):
         print("no sinks: set one in cloud.forward")
         return
-    show(tables.SINKS, rows, output)
+    show(tables.SINKS_WIDE if output is Output.wide else tables.SINKS, rows, output)
 
 
 def ledger(data_dir: DataDir = "", output: Format = Output.table, node: NodeName = "") -> None:
@@ -178,10 +188,11 @@ async def _changes(columns: Any, read: Any, before: list[dict[str, Any]], output
     while True:
         await asyncio.sleep(WATCH_S)
         rows = await asyncio.to_thread(read)
-        lines = tables.render(columns, rows, "table").splitlines()[1:]
-        for row, line in zip(rows, lines, strict=False):
+        lines = tables.blocks(columns, rows, str(output), table_width())[1:]
+        for row, line in zip(rows, lines, strict=True):
             if row not in before:
-                print(tables.line(columns, row, output) if output in ("json", "yaml") else line, flush=True)
+                as_data = output in (Output.json, Output.yaml)
+                print(tables.line(columns, row, output) + "\n" if as_data else line, end="", flush=True)
         before = rows
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from common.api import PAGE_ROWS_MAX, Kind, Route, request_of, route_of
 from common.clock import SystemClock
-from common.errors import ControlError
+from common.errors import WRONG_USE, ControlError
 from common.messaging.endpoint import is_loopback
 
 TIMEOUT_S = 60.0  # without a byte; a stream sends a comment at least every cloud.api.heartbeat_s
@@ -114,15 +114,15 @@ class _Connection:
         self._server = server
         parts = urlsplit(server.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ControlError(f"server {server.url!r}: expected http://HOST:PORT or https://HOST:PORT")
+            raise _wrong(f"server {server.url!r}: expected http://HOST:PORT or https://HOST:PORT")
         if "@" in parts.netloc:
-            raise ControlError("server: the URL holds a user or password; use --token-file")
+            raise _wrong("server: the URL holds a user or password; use --token-file")
         try:
             port = parts.port
         except ValueError:
-            raise ControlError(f"server {server.url!r}: the port is not a number from 1 to 65535") from None
+            raise _wrong(f"server {server.url!r}: the port is not a number from 1 to 65535") from None
         if parts.scheme == "http" and server.token_file and not is_loopback(parts.hostname):
-            raise ControlError(f"server {server.url}: a token is never sent without TLS to another host; use https")
+            raise _wrong(f"server {server.url}: a token is never sent without TLS to another host; use https")
         self._http = http.client.HTTPConnection(parts.hostname, port, timeout=TIMEOUT_S)
         if parts.scheme == "https":
             context = ssl.create_default_context()
@@ -186,6 +186,10 @@ class _Connection:
         return ControlError(f"no cloud controller answers at {url}: {said}", kind="unreachable")
 
 
+def _wrong(text: str) -> ControlError:
+    return ControlError(text, kind=WRONG_USE)
+
+
 def _words(exc: Exception) -> str:
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
@@ -201,9 +205,9 @@ def _token(file: str) -> str:
     try:
         words = Path(file).read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as exc:
-        raise ControlError(f"token file {file}: {_words(exc)}", kind="denied") from exc
+        raise _wrong(f"token file {file}: {_words(exc)}") from exc
     if len(words) != 1:
-        raise ControlError(f"token file {file}: expected one token and nothing else", kind="denied")
+        raise _wrong(f"token file {file}: expected one token and nothing else")
     return words[0]
 
 

@@ -10,22 +10,20 @@ from typing import Annotated
 
 import typer
 
-from common.cli.asking import run_until_interrupt
-
 ANSWER_S_MAX = 10.0
 STDIN = "-"
 
 
 def send(
-    topic: Annotated[str, typer.Argument(help="Topic.")],
-    payload: Annotated[str, typer.Argument(help="Text; @FILE reads a file, - standard input.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Topic to publish on.")],
+    payload: Annotated[str, typer.Argument(metavar="PAYLOAD", help="Text; @FILE reads a file, - standard input.")],
     broker: Annotated[str, typer.Option("--broker", help="URL of the broker; default from the settings.")] = "",
     retain: Annotated[bool, typer.Option("--retain", help="Let the broker keep it for who comes later.")] = False,
 ) -> None:
     """Publish one message at QoS 1. Example: fieldpost send devices/d1/telemetry '{"temperature": 71}'"""
     from common.messaging.base import NOBODY_LISTENS
 
-    code = run_until_interrupt(_send(topic, _bytes(payload), broker, retain))
+    code = asyncio.run(_send(topic, _bytes(payload), broker, retain))
     print(f"{topic}: the broker has it" + (", and nobody subscribes to it" if code == NOBODY_LISTENS else ""))
 
 

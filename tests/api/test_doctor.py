@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import fieldpost
 from common.certificates import earliest_end
+from common.control import ControlServer, socket_path
 from common.doctor import DAY_S, Finding, Level, Place, examine
 from common.errors import ConfigError, ConnectError
 from common.messaging.probing import Probed, probe
@@ -63,6 +64,15 @@ def _one(findings: list[Finding], check: str) -> Finding:
         ({"cloud": {"controller": {"version": "0.0.9"}, "link": {"connected": 1}}}, "versions", "warn", "0.0.9", "one"),
         ({"nodes": [{"node": "a", "version": "0.0.8"}]}, "versions", "warn", "a 0.0.8", "controllers first"),
         ({"nodes": [{"node": "a", "state": "conflict"}]}, "nodes", "fail", "in conflict: a", "node replace"),
+        (
+            {"nodes": [{"node": "a", "epoch": "2-x", "status": {"epoch": "1-x"}}]},
+            "nodes",
+            "warn",
+            "two spools: a",
+            "two agents",
+        ),
+        ({"rules": [{"namespace": "d", "rule": "r", "ready": "False"}]}, "rules", "warn", "wanted: d/r", "describe"),
+        ({"rules": [{"namespace": "d", "rule": "r", "degraded": "True"}]}, "rules", "warn", "failing", "describe"),
         ({"nodes": [{"node": f"n{i}", "state": "offline"} for i in range(9)]}, "nodes", "warn", "and 4 more", "logs"),
     ],
 )
@@ -91,11 +101,13 @@ def test_what_is_well_is_said(tmp_path: Path) -> None:
         edge=RUNS,
         ready={"ready": True, "parts": {"store": "ok"}},
         nodes=[{"node": "a", "state": "online", "version": VERSION, "clock_skew_s": 0.1}],
+        rules=[{"namespace": "default", "rule": "relay", "ready": "True", "degraded": "False"}],
         files={"broker.password_file": str(secret)},
     )
     assert {finding.level for finding in findings} == {Level.ok}
     assert {finding.check for finding in findings} == {
         "controller", "agent", "broker", "acl", "shared", "readiness", "clock", "disk", "secrets", "versions", "nodes",
+        "rules",
     }  # fmt: skip
     assert not any(finding.do for finding in findings)
     secret.chmod(0o644)
@@ -142,6 +154,24 @@ async def test_a_broker_that_is_not_there_says_so() -> None:
     port = free_port()
     with pytest.raises(ConnectError, match=f"cannot reach mqtt://127.0.0.1:{port}"):
         await probe(BrokerSettings(url=f"mqtt://127.0.0.1:{port}"), "fieldpost", "doctor-1")
+
+
+async def test_the_broker_that_is_used_is_looked_at(tmp_path: Path) -> None:
+    """Without --broker the one that the running controller says it uses is looked at, not the default of this host."""
+    used = f"mqtt://127.0.0.1:{free_port()}"
+    statistics = {"controller": {"broker": used}, "link": {"connected": 0}}
+    server = ControlServer(socket_path(tmp_path, "cloud"), {"statistics": lambda args: _value(statistics)})
+    await server.start()
+    invoke = CliRunner(env={"FIELDPOST_CONFIG": ""}).invoke
+    done = await asyncio.to_thread(invoke, fieldpost.app, ["doctor", "-o", "json", "--data-dir", str(tmp_path)])
+    found = {row["check"]: row for row in msgspec.json.decode(done.stdout)}
+    await server.stop()
+    assert found["broker"]["level"] == "fail"
+    assert used in found["broker"]["what"]
+
+
+async def _value(value: Any) -> Any:
+    return value
 
 
 async def test_the_command_examines_near_and_far(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import msgspec
 
 from tests.api.served import Served, served
 from tests.cloud.node import node_on
-from tests.cloud.samples import birth
+from tests.cloud.rulesnode import endpoint, rule
+from tests.cloud.samples import birth, ok, status
 from tests.support.wait import eventually
 
 
@@ -62,6 +63,43 @@ async def test_rows_with_a_key_are_each_on_one_page(tmp_path: Path) -> None:
         assert letters == sorted(letters, reverse=True)
         assert len(set(letters)) == 4
         assert second["next"] is None
+
+
+async def test_lists_that_grow_with_the_fleet_are_read_page_by_page(tmp_path: Path) -> None:
+    """Counts per node and assignments come whole, each row on one page and in order, and the store reads no more rows
+    than a page and one.
+    """
+    async with served(tmp_path) as api:
+        manifests = endpoint() + "".join(rule(f"rule-{number}") for number in range(4))
+        await api.ask("POST", "/apply", json={"manifests": [{"text": manifests}]})
+        for number in range(2, 5):
+            async with node_on(api.hub, f"edge-{number}") as node:
+                node.presence(birth(node=f"edge-{number}"))
+            counted = [ok(f"own-{each}") for each in range(1, 4)]
+            await api.controller.store.commit([status(1, counted, node=f"edge-{number}")])
+        asked: list[int] = []
+        read = api.controller.store.rules
+
+        async def rules(**args: Any) -> Any:
+            rows = await read(**args)
+            asked.append(len(rows))
+            return rows
+
+        api.controller.store.rules = rules
+        pages = await _pages(api, "/rules?per_node=true", 2)
+        keys = [(row["rule"], row["node"]) for page in pages for row in page]
+        assert keys == sorted({(f"own-{n}", f"edge-{node}") for n in range(1, 4) for node in range(2, 5)})
+        assert max(asked) == 3
+        await eventually(lambda: _has(api, "/assignments?limit=1000", 4 * 5))
+        assigned = [row for page in await _pages(api, "/assignments", 3) for row in page]
+        assert assigned == (await api.get("/assignments?limit=1000"))["items"]
+        for key in (["get.rules", "a"], ["get.rules", 1, 2, 3, 4], ["get.rules", "a", "b", "c", "\0"]):
+            cursor = urlsafe_b64encode(msgspec.json.encode(key)).decode()
+            assert (await api.ask("GET", f"/rules?per_node=true&cursor={cursor}")).status == 400
+
+
+async def _has(api: Served, path: str, rows: int) -> bool:
+    return len((await api.get(path))["items"]) == rows
 
 
 async def test_a_cursor_of_another_path_is_refused(tmp_path: Path) -> None:

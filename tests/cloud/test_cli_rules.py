@@ -114,8 +114,50 @@ async def test_wrong_manifests_and_wrong_use(shell: Shell) -> None:
     await shell("apply", "-f", str(shell.directory / "data"), code=2)
     await shell("apply", code=2)
     await shell("delete", "pod", "x", code=2)
-    await shell("describe", "node", "gw-1", code=2)
+    await shell("describe", "endpoint", "bus", code=2)
+    await shell("get", "pods", code=2)
     await shell("node", "add", "gw-2", "--label", "site", code=2)
+
+
+async def test_kinds_are_taken_in_singular_and_plural(shell: Shell) -> None:
+    """rule and rules, endpoint and its manifest's kind mean the same wherever a kind is named."""
+    await shell("apply", "-f", "-", given=endpoint() + rule("relay"))
+    await shell.has("relay")
+    for one, other in (("rule", "rules"), ("node", "nodes"), ("endpoint", "endpoints")):
+        await eventually(lambda one=one, other=other: _same(shell, one, other))  # type: ignore[misc]
+    assert "relay disabled" in await shell("disable", "rules", "relay")
+    assert "rule relay: disabled" in await shell("describe", "rules", "relay")
+    assert "relay deleted" in await shell("delete", "Rule", "relay")
+    await shell.has()
+    assert "bus deleted" in await shell("delete", "RuleEndpoint", "bus")
+
+
+async def _same(shell: Shell, *kinds: str) -> bool:
+    one, other = [await shell("get", kind, "-o", "json") for kind in kinds]
+    return one == other
+
+
+async def test_a_node_is_described_with_what_to_do(shell: Shell) -> None:
+    """Words say what is refused and why; then presence, account, what is wanted and what runs; as data the same."""
+    assert "node gw-9 is not known" in await shell("describe", "node", "gw-9", code=1)
+    shell.node.refuse = lambda m: "" if m["kind"] != "Rule" else "no such hook\n  at main, line 3, column 9\n  | x\n"
+    await shell("apply", "-f", "-", given=endpoint() + rule("relay"))
+    refused = "default/relay: version 1 is refused: no such hook at main, line 3, column 9"
+    await eventually(lambda: _shows(shell, refused, "describe", "node", "gw-1"))
+    said = await shell("describe", "node", "gw-1")
+    assert said.startswith("node gw-1: online\n")
+    assert "1 of 2 rules and endpoints that are wanted there run in the wanted version" in said
+    assert re.search(r"^State: +online$", said, re.M)
+    assert re.search(r"^rule +default/relay +failed +1 +- +1 +0 +0 +-$", said, re.M), said
+    assert re.search(r"^endpoint +default/bus +applied +1 +1 ", said, re.M)
+    assert "default/relay, version 1:\n  no such hook\n" in said
+    assert max(map(len, said.splitlines())) <= 100
+    data = msgspec.json.decode(await shell("describe", "nodes", "gw-1", "-o", "json"))
+    assert [(each["kind"], each["state"]) for each in data["objects"]] == [
+        ("Rule", "failed"),
+        ("RuleEndpoint", "applied"),
+    ]
+    assert data["words"][0] == "node gw-1: online"
 
 
 async def test_nodes_are_added_and_deleted(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from cloud.downstream import DownstreamController, FindingsError
 from cloud.selection import ObjectKey, Selection, Wanted
 from cloud.stores import assigning, syncing
-from cloud.stores.assigning import assignments_of
+from cloud.stores.assigning import AssignmentRow, assignments_of
 from cloud.stores.base import Store
 from cloud.stores.desired import API, KUBERNETES, objects_of
 from cloud.stores.tables import assignments, changes
@@ -166,6 +166,18 @@ async def test_whatever_changes_the_right_nodes_are_chosen(tmp_path: Path, seed:
                 fleet[node] = labels
             found = await store.read(lambda conn: assignments_of(conn, AT, 60))
             assert {(row.node, row.kind, row.name) for row in found if row.desired} == _naive(rules, fleet), seed
+        assert await _in_pieces(store) == found, seed
+
+
+async def _in_pieces(store: Store) -> list[AssignmentRow]:
+    """All assignments, three at a time, each time after the last one's key."""
+    found: list[AssignmentRow] = []
+    while True:
+        last = [getattr(found[-1], name) for name in ("kind", "namespace", "name", "node", "uid")] if found else []
+        some = await store.read(lambda conn, last=last: assignments_of(conn, AT, 60, after=last, limit=3))  # type: ignore[misc]
+        if not some:
+            return found
+        found += some
 
 
 def test_a_selection_is_the_same_from_both_sides() -> None:

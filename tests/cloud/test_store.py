@@ -12,7 +12,7 @@ import pytest
 
 from cloud.settings import StoreSettings
 from cloud.stores import presence
-from cloud.stores.base import StatusMessage
+from cloud.stores.base import RuleRow, StatusMessage
 from cloud.stores.sql import SqlStore
 from cloud.stores.status import RuleKey, rule_statuses
 from common.errors import StorageError
@@ -54,6 +54,28 @@ async def test_duplicates_and_reordering_leave_counts_exact(tmp_path: Path) -> N
         per_node = await store.rules(per_node=True)
         assert [(row.node, row.success, row.fail) for row in per_node] == [("edge-1", 400, 400), ("edge-2", 400, 400)]
         assert all(row.duplicates == 800 and row.cloud_lost == 0 for row in await store.nodes())
+
+
+async def test_counts_per_node_are_read_from_a_key_on(tmp_path: Path) -> None:
+    """``after`` and ``limit`` cut the same list into pieces that are it again, whatever the order of the database."""
+    names = ("b", "a", "B", "a-1", "a.1", "ab")
+    async with open_store(tmp_path) as store:
+        for node in ("gw-1", "gw-10", "gw-2"):
+            await store.commit([status(1, [ok(name) for name in names], node=node)])
+        whole = await store.rules(per_node=True)
+        pieces: list[RuleRow] = []
+        while some := await store.rules(per_node=True, limit=4, after=_key(pieces)):
+            pieces += some
+            assert len(some) == min(4, len(whole) - len(pieces) + len(some))
+        assert pieces == whole
+        assert len(whole) == 3 * len(names)
+        assert await store.rules(per_node=True, rule="ab", limit=2, after=("default", "ab", "gw-10", "")) == [
+            row for row in whole if (row.rule, row.node) == ("ab", "gw-2")
+        ]
+
+
+def _key(rows: list[RuleRow]) -> tuple[str, ...]:
+    return (rows[-1].namespace, rows[-1].rule, rows[-1].node, rows[-1].uid) if rows else ()
 
 
 async def test_a_duplicate_is_confirmed_again_without_effect(tmp_path: Path) -> None:
