@@ -18,11 +18,11 @@ KEY_CHARS_MAX = 64  # of reason, outcome and uid in a key; longer ones are cut, 
 
 
 class CounterKey(NamedTuple):
-    """What is counted apart. Keys sort in the order in which rows are locked: by rule and node (P5.7)."""
+    """What is counted apart. Keys sort in the order in which rows are locked: by node and rule."""
 
+    node: str
     namespace: str
     rule: str
-    node: str
     uid: str
     status: str
     outcome: str
@@ -31,7 +31,7 @@ class CounterKey(NamedTuple):
     @property
     def of_rule(self) -> tuple[str, str, str]:
         """Namespace, rule and uid."""
-        return self[0], self[1], self[3]
+        return self[1:4]
 
 
 class ErrorKey(NamedTuple):
@@ -146,13 +146,13 @@ class Effects:
 
     def __init__(self, sampler: Sampler, errors_per_rule_max: int) -> None:
         self._sampler, self._errors_max = sampler, errors_per_rule_max
-        self._by_origin: dict[tuple[str, str], dict[tuple[str, str, str, str, str], Tally]] = {}
+        self._by_origin: dict[tuple[str, str], dict[tuple[str, str, str, str, str], Tally]] = {}  # node, namespace
         self._errors: dict[tuple[str, str, str], dict[tuple[str, str], ErrorTally]] = {}
         self.samples: list[Sample] = []
 
     def add(self, node: str, namespace: str, results: Sequence[ExecResult], at: float, msg_id: str = "") -> None:
         """Count the results of one message that came at ``at`` (unix seconds). A summary weighs its ``count``."""
-        tallies = self._by_origin.setdefault((namespace, node), {})
+        tallies = self._by_origin.setdefault((node, namespace), {})
         budget = self._sampler.budget(at)
         get = tallies.get
         for result in results:
@@ -183,17 +183,16 @@ class Effects:
             del ring[next(iter(ring))]
 
     def counters(self) -> dict[CounterKey, Tally]:
-        """Return the counters' changes in (namespace, rule, node) order, the order in which rows are locked (P5.7)."""
+        """Return the counters' changes in the order in which their rows are locked: by node, namespace and rule."""
         found: dict[CounterKey, Tally] = {}
-        for (namespace, node), tallies in self._by_origin.items():
-            for (rule, uid, status, outcome, reason), tally in tallies.items():
-                key = CounterKey(namespace, rule, node, _cut(uid), status, _cut(outcome), _cut(reason))
-                known = found.get(key)
-                if known is None:
-                    found[key] = tally
-                else:
+        for (node, namespace), tallies in sorted(self._by_origin.items()):
+            for rule, uid, status, outcome, reason in sorted(tallies):
+                tally = tallies[rule, uid, status, outcome, reason]
+                key = CounterKey(node, namespace, rule, _cut(uid), status, _cut(outcome), _cut(reason))
+                known = found.setdefault(key, tally)
+                if known is not tally:
                     known.merge(tally)
-        return {key: found[key] for key in sorted(found)}
+        return found
 
     def errors(self) -> dict[ErrorKey, ErrorTally]:
         """Return the distinct errors' changes, at most the ring's size per rule, in order of their keys."""

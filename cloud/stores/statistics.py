@@ -86,7 +86,7 @@ class Statistics:
         gathered = self._gathered
         for key, tally in tallies.items():
             rule, minute, durations = (
-                (key[0], key[1], key[3]),
+                key[1:4],
                 int(tally.last_at) // rates.MINUTE * rates.MINUTE,
                 tally.durations,
             )

@@ -1,9 +1,9 @@
 """What one transaction does with rulestatus messages: effect and progress together, or neither (P5.5, P5.7).
 
-Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (rule, node), then what
-sinks are to hear of. The first
-statement touches the node rows, so two controllers that hold messages of one node follow each other, also when neither
-finds a progress row yet. Nothing read here is kept for the next transaction.
+Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (node, rule), then
+errors and what sinks are to hear of by rule. The first statement touches the node rows, so two controllers that hold
+messages of one node follow each other, also when neither finds a progress row yet; and nobody waits at a counter, for
+each belongs to one node. Nothing read here is kept for the next transaction.
 """
 
 from __future__ import annotations
@@ -316,14 +316,14 @@ class StatusCommit:
         tallies = effects.counters()
         if not tallies:
             return
-        bounded, counted = self._tools.bound.apply(self._conn, tallies)
+        bounded = self._tools.bound.apply(self._conn, tallies)
         self.tallies = bounded.tallies
-        self.committed.append(counted)
+        self.committed.append(lambda: self._tools.bound.note(bounded))
         self._statements.counters.execute_rows(self._conn, _counter_rows(bounded.tallies))
         self._rings.write(self._conn, bounded.errors(effects.errors()), effects.samples)
         if self._tools.mark:
             at = max(tally.last_at for tally in bounded.tallies.values())
-            mark_changed(self._conn, {(key[0], key[1], key[3]) for key in bounded.tallies}, at)
+            mark_changed(self._conn, {key[1:4] for key in bounded.tallies}, at)
 
     def _write_progress(self) -> None:
         rows = []
