@@ -100,6 +100,40 @@ class Lookup:
         return rows
 
 
+class Prepared:
+    """A statement for one row: SELECT, UPDATE or DELETE with the parameters that its ``bindparam`` name.
+
+    An UPDATE without ``values`` sets the columns that are given beside those. Compiled once for each dialect and set of
+    parameters; nothing is converted, so a boolean comes from SQLite as 0 or 1.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self._statement = statement
+        self._texts: dict[tuple[str, ...], tuple[str, dict[str, Any], list[str] | None]] = {}
+
+    def fetch(self, conn: Connection, given: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows, as tuples."""
+        text, values = self._bind(conn, given)
+        rows: list[tuple[Any, ...]] = drive(conn, text, lambda cursor: cursor.execute(text, values).fetchall())
+        return rows
+
+    def change(self, conn: Connection, given: Mapping[str, Any]) -> int:
+        """Execute; return how many rows were changed."""
+        text, values = self._bind(conn, given)
+        changed: int = drive(conn, text, lambda cursor: cursor.execute(text, values).rowcount)
+        return changed
+
+    def _bind(self, conn: Connection, given: Mapping[str, Any]) -> tuple[str, Any]:
+        key = (conn.dialect.name, *given)
+        if key not in self._texts:
+            compiled = self._statement.compile(dialect=conn.dialect, column_keys=list(given))
+            own = {name: value for name, value in compiled.params.items() if name not in given}
+            self._texts[key] = (str(compiled), own, compiled.positiontup if compiled.positional else None)
+        text, own, order = self._texts[key]
+        values = {**own, **given}
+        return text, [values[name] for name in order] if order is not None else values
+
+
 class KeyLookup:
     """A query for which of many keys are in a table: the columns ``names``, which an index begins with."""
 
