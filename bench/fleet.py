@@ -4,7 +4,8 @@ The load is one process that is all the nodes (``tests.support.fleet``): connect
 resends are the product's own. Both sides of a ratio are the same program with the same number of results, in messages
 of the same size, with as many messages in flight as one node's window allows; only the number of nodes differs.
 Births, which each node says again seconds after a connect, and statistics messages depend on the clock and not on the
-results: they are measured apart, as what a connect costs and a fleet at rest. Counts are compared to the last result in every round.
+results: they are measured apart, as what a connect costs and a fleet at rest. Counts are compared to the last result in
+every round.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class CounterBound:
         self, conn: Connection, tallies: Mapping[CounterKey, Tally], short: Mapping[str, int]
     ) -> list[CounterKey]:
         """Give these nodes room by the rows that they have; return the tallies that are new and find none."""
-        held: dict[str, int] = dict(self._held.fetch(conn, sorted(short)))  # type: ignore[arg-type]
+        held: dict[str, int] = dict(self._held.fetch(conn, sorted(short)))
         beyond: list[CounterKey] = []
         for node, rows in short.items():
             left = max(0, self._rows_max - held.get(node, 0))

@@ -43,7 +43,7 @@ def migrate(conn: Connection) -> int:
             conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
     conn.exec_driver_sql("ALTER TABLE counters RENAME TO counters_by_rule_and_node")  # their key before version 4
     metadata.create_all(conn)
-    columns = ", ".join(f'"{column}"' for column in counters.columns.keys())
+    columns = ", ".join(f'"{column.name}"' for column in counters.columns)
     conn.exec_driver_sql(f"INSERT INTO counters ({columns}) SELECT {columns} FROM counters_by_rule_and_node")
     conn.exec_driver_sql("DROP TABLE counters_by_rule_and_node")
     conn.exec_driver_sql("DROP TABLE IF EXISTS counter_rows")

@@ -138,7 +138,7 @@ def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoc
         for epoch, what in sorted(held.items())
     ]
     if rows:
-        _upsert(dialect_insert).execute_rows(conn, rows)
+        _upsert(dialect_insert).execute(conn, rows)
 
 
 @cache

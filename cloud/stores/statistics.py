@@ -143,9 +143,9 @@ class Statistics:
         ]
         minutes, buckets = _bulks(conn.dialect.name)
         if by_minute:
-            minutes.execute_rows(conn, by_minute)
+            minutes.execute(conn, by_minute)
         if by_bucket:
-            buckets.execute_rows(conn, by_bucket)
+            buckets.execute(conn, by_bucket)
 
     def fold(self, conn: Connection, now: float) -> None:
         """Once a minute: add old rates up, forget what is too old."""

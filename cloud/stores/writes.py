@@ -186,7 +186,7 @@ class StatusCommit:
         """Lock and read what decides: the nodes' retired epochs, and all progress of these nodes."""
         heard = {message.node: message.received_at for message in messages}
         names = sorted(heard)
-        rows = [{"node": n, **_NEW_NODE, **dict.fromkeys(_SEEN, heard[n])} for n in names]
+        rows = [(node, *_NEW_NODE.values(), *[heard[node]] * len(_SEEN)) for node in names]
         self._statements.touch.execute(self._conn, rows)
         self._nodes = {row[0]: _Known(*row) for row in self._statements.known.fetch(self._conn, names)}
         self._present = {
@@ -319,7 +319,7 @@ class StatusCommit:
         bounded = self._tools.bound.apply(self._conn, tallies)
         self.tallies = bounded.tallies
         self.committed.append(lambda: self._tools.bound.note(bounded))
-        self._statements.counters.execute_rows(self._conn, _counter_rows(bounded.tallies))
+        self._statements.counters.execute(self._conn, _counter_rows(bounded.tallies))
         self._rings.write(self._conn, bounded.errors(effects.errors()), effects.samples)
         if self._tools.mark:
             at = max(tally.last_at for tally in bounded.tallies.values())
@@ -329,7 +329,7 @@ class StatusCommit:
         rows = []
         for node, n, uuid in sorted(self._touched):
             seen = self._progress[node, n, uuid]
-            rows.append({"node": node, "n": n, "uuid": uuid, "mark": seen.mark, "bits": seen.bits})
+            rows.append((node, n, uuid, seen.mark, seen.bits))
         if rows:
             self._statements.progress.execute(self._conn, rows)
         if self._deltas:

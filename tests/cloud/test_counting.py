@@ -45,7 +45,7 @@ def test_counts_and_durations_are_exact(batches: list[tuple[str, list[ExecResult
 
 
 def test_rows_are_in_lock_order() -> None:
-    """Counter rows come in (node, rule) order whatever came first: a node's side by side, and locked as its nodes are."""
+    """Counter rows come in (node, rule) order whatever came first: locked as the nodes are, a node's side by side."""
     found = effects()
     for node, rule in (("edge-2", "b"), ("edge-1", "b"), ("edge-2", "a"), ("edge-1", "a")):
         found.add(node, "default", [ok(rule, rule_uid="z" if node == "edge-1" else "a")], AT)
