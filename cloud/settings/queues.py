@@ -20,9 +20,9 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ge=1,
             description="Results that wait for the store, each message weighing four more. One is counted for each "
             "512 bytes of a message that holds fewer, larger ones, so this bounds memory too: a result that waits "
-            "takes about 800 bytes, all together 30 MB. What does not fit is sent again by its node.",
+            "takes about 800 bytes, all together 50 MB. What does not fit is sent again by its node.",
         ),
-    ] = 40_000
+    ] = 60_000
     rulestatus_workers: Annotated[
         int,
         Meta(ge=1, le=64, description="Workers that hand batches to the store; two keep its writer thread busy."),
