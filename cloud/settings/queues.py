@@ -19,10 +19,10 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             description="Results that wait for the store, each message weighing four more. One is counted for each "
-            "512 bytes of a message that holds fewer, larger ones, so this bounds memory too: 50 MB of content. "
-            "What does not fit is sent again by its node.",
+            "512 bytes of a message that holds fewer, larger ones, so this bounds memory too: a result that waits "
+            "takes about 800 bytes, all together 50 MB. What does not fit is sent again by its node.",
         ),
-    ] = 100_000
+    ] = 60_000
     rulestatus_workers: Annotated[
         int,
         Meta(ge=1, le=64, description="Workers that hand batches to the store; two keep its writer thread busy."),
@@ -30,9 +30,12 @@ class QueueSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rulestatus_batch_max: Annotated[
         int,
         Meta(
-            ge=1, le=8192, description="rulestatus messages in one batch; larger batches wait longer, cost less each."
+            ge=1,
+            le=8192,
+            description="rulestatus messages in one batch; larger batches wait longer, cost less each. The batches of "
+            "all workers take memory beside what waits: 256 results a message, 25 MB.",
         ),
-    ] = 128
+    ] = 64
     presence_max: Annotated[int, Meta(ge=1, description="Births, wills and controllers' presence that wait.")] = 4096
     nodestatus_max: Annotated[int, Meta(ge=1, description="nodestatus messages that wait.")] = 4096
     replies_max: Annotated[

@@ -6,79 +6,84 @@ exactly, too, but in the row of the node's status under the rule ``OVERFLOW``, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, func, literal_column, select
 
 from cloud.counting import CounterKey, ErrorKey, ErrorTally, Tally
-from cloud.stores.bulk import KeyLookup
-from cloud.stores.tables import counter_rows, counters
+from cloud.stores.bulk import KeyLookup, Lookup
+from cloud.stores.tables import counters
 from common.resource import DEFAULT_NAMESPACE
 
 OVERFLOW = "_other"  # an underscore is in no DNS name
-KNOWN_MAX = 65_536  # rows that are remembered; above that all are forgotten, and looked up again
+ROOM_SHARE = 8  # a node's rows are counted again when it may have made this part of its bound
+NODES_MAX = 65_536  # whose room is remembered; above that all are forgotten, and their rows counted again
 
-_OF = counter_rows.c.node == bindparam("of")
-_ROWS = select(counter_rows.c.rows).where(_OF)
-_SET = update(counter_rows).where(_OF)
-_FIRST = insert(counter_rows).values(node=bindparam("of"))
+_HELD = (
+    select(counters.c.node, func.count())
+    .where(counters.c.rule != literal_column(f"'{OVERFLOW}'"))
+    .group_by(counters.c.node)
+)
 
 
 class CounterBound:
-    """Tells which rows of counters are there already, and stops at the bound. Writer thread only.
+    """Stops at the bound. Writer thread only, in a transaction that holds the locks of the nodes.
 
-    What is known is safe to keep: a row of counters is never deleted.
+    Which rows are there already is not asked as long as a node has room for all that it touches: each takes room as if
+    it were new, and when the room is used up the node's rows are counted. Between two counts a controller does not see
+    what others make, so with several of them a node can get beyond its bound by their rooms.
     """
 
     def __init__(self, rows_max: int) -> None:
         self._rows_max = rows_max
-        self._known: set[CounterKey] = set()
+        self._room: dict[str, int] = {}  # by node: rows that it may touch before they are counted
+        self._held = Lookup(lambda names: _HELD.where(counters.c.node.in_(names)))
         self._there = KeyLookup(counters, CounterKey._fields)
         self.overflowed = 0  # tallies that were counted under OVERFLOW
 
-    def apply(self, conn: Connection, tallies: dict[CounterKey, Tally]) -> tuple[Bounded, Callable[[], None]]:
-        """Return the tallies within the bound, and what to call once they are committed. Needs the nodes' locks."""
-        known = self._known
-        new = [key for key in tallies if key not in known]
-        if not new:
-            return Bounded(tallies, {}), _nothing
-        by_node: dict[str, list[CounterKey]] = {}
-        for key in new:
-            by_node.setdefault(key.node, []).append(key)
+    def apply(self, conn: Connection, tallies: dict[CounterKey, Tally]) -> Bounded:
+        """Return the tallies within the bound, to be ``note``d when they are committed."""
+        room, touched = self._room, Counter([key[0] for key in tallies])
+        short = {node: rows for node, rows in touched.items() if rows > room.get(node, 0)}
+        beyond = self._beyond(conn, tallies, short) if short else []
+        for node, rows in touched.items():
+            room[node] -= rows
+        if len(room) > NODES_MAX:
+            room.clear()
+        return _moved(tallies, beyond) if beyond else Bounded(tallies, {})
+
+    def note(self, bounded: Bounded) -> None:
+        """Count what was counted under OVERFLOW."""
+        self.overflowed += bounded.beyond
+
+    def _beyond(
+        self, conn: Connection, tallies: Mapping[CounterKey, Tally], short: Mapping[str, int]
+    ) -> list[CounterKey]:
+        """Give these nodes room by the rows that they have; return the tallies that are new and find none."""
+        held: dict[str, int] = dict(self._held.fetch(conn, sorted(short)))
         beyond: list[CounterKey] = []
-        for node, keys in by_node.items():
-            beyond += self._beyond(conn, node, keys)
-        bounded = _moved(tallies, beyond) if beyond else Bounded(tallies, {})
-        fresh = set(new).difference(beyond)
-
-        def committed() -> None:
-            if len(known) + len(fresh) > KNOWN_MAX:
-                known.clear()
-            known.update(fresh)
-            self.overflowed += len(beyond)
-
-        return bounded, committed
-
-    def _beyond(self, conn: Connection, node: str, keys: list[CounterKey]) -> list[CounterKey]:
-        """Return those keys of a node that are new and for which there is no room; count the others as its rows."""
-        there = self._there.present(conn, keys)
-        new = [key for key in keys if key not in there]
-        if not new:
-            return []
-        held: int | None = conn.execute(_ROWS, {"of": node}).scalar()
-        room = max(0, self._rows_max - (held or 0))
-        rows = (held or 0) + len(new[:room])
-        conn.execute(_FIRST if held is None else _SET, {"of": node, "rows": rows})
-        return new[room:]
+        for node, rows in short.items():
+            left = max(0, self._rows_max - held.get(node, 0))
+            self._room[node] = max(rows, min(left, self._rows_max // ROOM_SHARE))
+            if rows > left:
+                keys = [key for key in tallies if key[0] == node]
+                there = self._there.present(conn, keys)
+                beyond += [key for key in keys if key not in there][left:]
+        return beyond
 
 
 class Bounded:
     """Tallies by the keys under which they are counted, and which rules are counted under OVERFLOW alone."""
 
     def __init__(
-        self, tallies: dict[CounterKey, Tally], moved: Mapping[tuple[str, str, str], tuple[str, str, str]]
+        self,
+        tallies: dict[CounterKey, Tally],
+        moved: Mapping[tuple[str, str, str], tuple[str, str, str]],
+        beyond: int = 0,
     ) -> None:
         self.tallies, self._moved = tallies, moved
+        self.beyond = beyond  # tallies that are counted under OVERFLOW
 
     def errors(self, found: dict[ErrorKey, ErrorTally]) -> dict[ErrorKey, ErrorTally]:
         """Return errors under the rules under which their executions are counted, in order of their keys."""
@@ -93,10 +98,6 @@ class Bounded:
         return dict(sorted(named.items()))
 
 
-def _nothing() -> None:
-    pass
-
-
 def _moved(tallies: dict[CounterKey, Tally], beyond: list[CounterKey]) -> Bounded:
     """Count the tallies of ``beyond`` in their nodes' rows of OVERFLOW."""
     out = set(beyond)
@@ -104,8 +105,8 @@ def _moved(tallies: dict[CounterKey, Tally], beyond: list[CounterKey]) -> Bounde
     named = {key.of_rule for key in kept}
     rule = (DEFAULT_NAMESPACE, OVERFLOW, "")
     for key in beyond:
-        other = kept.setdefault(CounterKey(*rule[:2], key.node, "", key.status, "", ""), tallies[key])
+        other = kept.setdefault(CounterKey(key.node, *rule, key.status, "", ""), tallies[key])
         if other is not tallies[key]:
             other.merge(tallies[key])
     moved = {key.of_rule: rule for key in beyond if key.of_rule not in named}
-    return Bounded({key: kept[key] for key in sorted(kept)}, moved)
+    return Bounded({key: kept[key] for key in sorted(kept)}, moved, len(beyond))

@@ -33,29 +33,18 @@ class Bulk:
     def __init__(self, statement: Any, keys: Sequence[str]) -> None:
         self._statement, self._keys = statement, list(keys)
         self._text = ""
-        self._values: Any = None
+        self._order: Any = None  # puts a row's values in the order of the driver's parameters, if that is another
         self._dialect = ""
-        self._in_order = False  # the driver takes values in the order of the keys
 
-    def execute(self, conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Execute the statement for all ``rows``, which are not empty."""
-        self._compile(conn)
-        if self._dialect == "postgresql":
-            given = {"rows": msgspec.json.encode(rows).decode()}
-            drive(conn, self._text, lambda cursor: cursor.execute(self._text, given))
-        else:
-            self._execute_values(conn, list(map(self._values, rows)))
-
-    def execute_rows(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
+    def execute(self, conn: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute the statement for all ``rows``, which are not empty; each has its values in the order of the keys."""
         self._compile(conn)
-        if self._in_order:
-            self._execute_values(conn, rows)
+        if self._dialect == "postgresql":
+            given = msgspec.json.encode([dict(zip(self._keys, row, strict=True)) for row in rows]).decode()
+            drive(conn, self._text, lambda cursor: cursor.execute(self._text, {"rows": given}))
         else:
-            self.execute(conn, [dict(zip(self._keys, row, strict=True)) for row in rows])
-
-    def _execute_values(self, conn: Connection, values: Sequence[Sequence[Any]]) -> None:
-        drive(conn, self._text, lambda cursor: execute_rows(cursor, self._text, values))
+            values = rows if self._order is None else list(map(self._order, rows))
+            drive(conn, self._text, lambda cursor: execute_rows(cursor, self._text, values))
 
     def _compile(self, conn: Connection) -> None:
         if self._text:
@@ -71,8 +60,9 @@ class Bulk:
             self._text = str(statement.compile(dialect=conn.dialect))
         else:
             compiled = self._statement.compile(dialect=conn.dialect, column_keys=self._keys)
-            self._text, self._values = str(compiled), itemgetter(*compiled.positiontup)
-            self._in_order = compiled.positiontup == self._keys
+            self._text = str(compiled)
+            if compiled.positiontup != self._keys:
+                self._order = itemgetter(*map(self._keys.index, compiled.positiontup))
 
 
 class Lookup:
@@ -98,6 +88,40 @@ class Lookup:
         values = [given[name] for name in order] if order is not None else given
         rows: list[tuple[Any, ...]] = drive(conn, text, lambda cursor: cursor.execute(text, values).fetchall())
         return rows
+
+
+class Prepared:
+    """A statement for one row: SELECT, UPDATE or DELETE with the parameters that its ``bindparam`` name.
+
+    An UPDATE without ``values`` sets the columns that are given beside those. Compiled once for each dialect and set of
+    parameters; nothing is converted, so a boolean comes from SQLite as 0 or 1.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self._statement = statement
+        self._texts: dict[tuple[str, ...], tuple[str, dict[str, Any], list[str] | None]] = {}
+
+    def fetch(self, conn: Connection, given: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows, as tuples."""
+        text, values = self._bind(conn, given)
+        rows: list[tuple[Any, ...]] = drive(conn, text, lambda cursor: cursor.execute(text, values).fetchall())
+        return rows
+
+    def change(self, conn: Connection, given: Mapping[str, Any]) -> int:
+        """Execute; return how many rows were changed."""
+        text, values = self._bind(conn, given)
+        changed: int = drive(conn, text, lambda cursor: cursor.execute(text, values).rowcount)
+        return changed
+
+    def _bind(self, conn: Connection, given: Mapping[str, Any]) -> tuple[str, Any]:
+        key = (conn.dialect.name, *given)
+        if key not in self._texts:
+            compiled = self._statement.compile(dialect=conn.dialect, column_keys=list(given))
+            own = {name: value for name, value in compiled.params.items() if name not in given}
+            self._texts[key] = (str(compiled), own, compiled.positiontup if compiled.positional else None)
+        text, own, order = self._texts[key]
+        values = {**own, **given}
+        return text, [values[name] for name in order] if order is not None else values
 
 
 class KeyLookup:

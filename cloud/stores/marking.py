@@ -34,7 +34,7 @@ def mark_changed(conn: Connection, rules: Iterable[Key], at: float) -> None:
     """
     rows = [(*key, 1, at) for key in sorted(set(rules))]
     if rows:
-        _bulk(conn.dialect.name).execute_rows(conn, rows)
+        _bulk(conn.dialect.name).execute(conn, rows)
 
 
 def seed_changes(conn: Connection, at: float) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.schema import CreateColumn
 
-from cloud.stores.tables import SCHEMA_VERSION, dead_letters, metadata, nodes, progress, schema
+from cloud.stores.tables import SCHEMA_VERSION, counters, dead_letters, metadata, nodes, progress, schema
 
 SCHEMA_LOCK = 0x6669656C64706F73  # key of the advisory lock: "fieldpos" in ASCII
 
@@ -38,10 +38,15 @@ def migrate(conn: Connection) -> int:
     if found >= SCHEMA_VERSION:
         return found
     for version in range(found + 1, SCHEMA_VERSION + 1):
-        for column in _ADDED[version]:
+        for column in _ADDED.get(version, ()):
             definition = CreateColumn(column).compile(dialect=conn.dialect)
             conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+    conn.exec_driver_sql("ALTER TABLE counters RENAME TO counters_by_rule_and_node")  # their key before version 4
     metadata.create_all(conn)
+    columns = ", ".join(f'"{column.name}"' for column in counters.columns)
+    conn.exec_driver_sql(f"INSERT INTO counters ({columns}) SELECT {columns} FROM counters_by_rule_and_node")
+    conn.exec_driver_sql("DROP TABLE counters_by_rule_and_node")
+    conn.exec_driver_sql("DROP TABLE IF EXISTS counter_rows")
     for table in (dead_letters,):  # create_all gives indexes only to tables that it makes
         for index in table.indexes:
             index.create(conn, checkfirst=True)

@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from cloud.progress import Progress
+from cloud.stores.bulk import Bulk, Prepared
 from cloud.stores.conflicts import Claim, Held, Sight, Verdict, advice, judge, said_before
 from cloud.stores.losses import Loss, cloud_lost, restored_copy
 from cloud.stores.rings import saturating
@@ -27,23 +28,29 @@ log = logging.getLogger(__name__)
 RETIRED_MAX = 1000  # counters back from the last birth for which retired epochs are remembered of a node
 DOUBTFUL_MAX = 64  # epochs in doubt that are remembered of a node, the last ones: an agent makes one at each start
 
-# Built once: making a statement of SQLAlchemy costs more than executing it, and a thousand nodes come back at once.
+# At the driver's speed: a birth needs six statements, and a thousand nodes come back at once.
 _OF: BindParameter[str] = bindparam("of")
 _N: BindParameter[int] = bindparam("n")
 _UUID: BindParameter[str] = bindparam("uuid")
 _IS = (progress.c.node == _OF, progress.c.n == _N, progress.c.uuid == _UUID)
-_NODE = select(nodes).where(nodes.c.node == _OF).with_for_update()
-_HELD = select(progress).where(progress.c.node == _OF).order_by(progress.c.n, progress.c.uuid).with_for_update()
-_PAST = select(retired.c.n, retired.c.uuid).where(
-    retired.c.node == _OF, retired.c.n.in_(bindparam("counters", expanding=True))
+_NODE = Prepared(select(nodes).where(nodes.c.node == _OF).with_for_update())
+_HELD = Prepared(
+    select(progress).where(progress.c.node == _OF).order_by(progress.c.n, progress.c.uuid).with_for_update()
 )
-_SET_NODE = update(nodes).where(nodes.c.node == _OF)
-_CONFIRMED = (
+_PAST = Prepared(
+    select(retired.c.n, retired.c.uuid).where(
+        retired.c.node == _OF, retired.c.n.between(bindparam("lowest"), bindparam("highest"))
+    )
+)
+_SET_NODE = Prepared(update(nodes).where(nodes.c.node == _OF))
+_CONFIRMED = Prepared(
     select(progress.c.n)
     .where(progress.c.node == _OF, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
     .order_by(progress.c.n.desc())
     .limit(1)
 )
+_COLUMNS = nodes.columns.keys()
+_NEW_NODE = insert(nodes)
 _DELETE = delete(progress).where(*_IS)
 _REMEMBER = insert(retired)
 _BELOW = select(progress.c.n, progress.c.uuid, progress.c.ended).where(
@@ -65,24 +72,25 @@ class Taken(NamedTuple):
 def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: float) -> Taken:
     """Take a birth or offline into the node's row. Not taken: older than what is known, or in conflict."""
     birth = claim.birth
-    row = conn.execute(_NODE, {"of": birth.node}).mappings().first()
+    row = _node(conn, birth.node)
     if row is None:
         fresh = {"node": birth.node, "first_seen": at, "last_seen": at, "since": at}
-        conn.execute(insert(nodes).values(fresh))
-        row = conn.execute(_NODE, {"of": birth.node}).mappings().one()
+        conn.execute(_NEW_NODE, fresh)
+        row = _node(conn, birth.node)
+        assert row is not None
     if row["retired_at"]:
-        conn.execute(_SET_NODE, {"of": birth.node, "refused": row["refused"] + 1})
+        _SET_NODE.change(conn, {"of": birth.node, "refused": row["refused"] + 1})
         return Taken(False, retired=True)
     held = read_held(conn, birth.node)
     if not birth.online:
         return Taken(_offline(conn, row, held, claim, at))
-    past = _past(conn, claim)
-    verdict = judge(dict(row), held, past, claim)
+    past = _past(conn, birth.node, [epoch.n for epoch in (claim.epoch, *claim.older())])
+    verdict = judge(row, held, past, claim)
     if verdict.sight is Sight.OLD:
         return Taken(False)
     if verdict.sight is not Sight.GOOD:
         said = msgspec.json.encode(birth).decode()
-        conn.execute(_SET_NODE, {"of": birth.node, "claim": said})
+        _SET_NODE.change(conn, {"of": birth.node, "claim": said})
         if verdict.sight is Sight.ASTRAY:
             return Taken(False)
         return Taken(False, [doubt(conn, dialect_insert, birth.node, claim.epoch, verdict, at, birth.session)])
@@ -90,8 +98,8 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     if not claim.retained and said_before(row["claim"], birth) is None:  # else another controller knows more of it
         values["claim"] = ""  # who is in doubt is not the one that was heard last
     values["born_n"] = max(row["born_n"], claim.epoch.n)  # never lower, also when another chain was taken
-    conn.execute(_SET_NODE, {"of": birth.node, **values})
-    known = _known(claim, held, past, dict(row))
+    _SET_NODE.change(conn, {"of": birth.node, **values})
+    known = _known(claim, held, past, row)
     losses = _take_epochs(conn, dialect_insert, known, claim, at)
     _retire_unnamed(conn, claim, {**held, **known}, known)
     retire(conn, birth.node, values["lowest_n"], row["retired_through"])
@@ -100,38 +108,45 @@ def apply_presence(conn: Connection, dialect_insert: Any, claim: Claim, at: floa
     return Taken(True, losses)
 
 
-def _past(conn: Connection, claim: Claim) -> set[Epoch]:
-    """Return the retired epochs that share a counter with one that the birth names."""
-    counters = sorted({epoch.n for epoch in (claim.epoch, *claim.older())})
-    return {Epoch(n, uuid) for n, uuid in conn.execute(_PAST, {"of": claim.birth.node, "counters": counters})}
+def _node(conn: Connection, node: str) -> dict[str, Any] | None:
+    """Return, and lock, the row of a node."""
+    rows = _NODE.fetch(conn, {"of": node})
+    if not rows:
+        return None
+    found = dict(zip(_COLUMNS, rows[0], strict=True))
+    return {**found, "online": bool(found["online"])}
+
+
+def _past(conn: Connection, node: str, counters: Collection[int]) -> set[Epoch]:
+    """Return the retired epochs of a node between the lowest and the highest of ``counters``, which are not none."""
+    between = {"of": node, "lowest": min(counters), "highest": max(counters)}
+    return {Epoch(n, uuid) for n, uuid in _PAST.fetch(conn, between)}
 
 
 def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
     """Return, and lock, what is known of a node's epochs."""
     return {
-        Epoch(row.n, row.uuid): Held(Progress(row.mark, row.bits), row.state, row.session, row.ended)
-        for row in conn.execute(_HELD, {"of": node})
+        Epoch(n, uuid): Held(Progress(mark, bits), state, session, ended)
+        for _, n, uuid, mark, bits, state, session, ended in _HELD.fetch(conn, {"of": node})
     }
 
 
 def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoch, Held]) -> None:
     """Insert or replace these epochs' rows."""
     rows = [
-        {
-            "node": node, "n": epoch.n, "uuid": epoch.uuid, "mark": what.progress.mark, "bits": what.progress.bits,
-            "state": what.state, "session": what.session, "ended": what.ended,
-        }
+        (node, *epoch, what.progress.mark, what.progress.bits, what.state, what.session, what.ended)
         for epoch, what in sorted(held.items())
-    ]  # fmt: skip
+    ]
     if rows:
-        conn.execute(_upsert(dialect_insert), rows)
+        _upsert(dialect_insert).execute(conn, rows)
 
 
 @cache
-def _upsert(dialect_insert: Any) -> Any:
+def _upsert(dialect_insert: Any) -> Bulk:
     statement = dialect_insert(progress)
     changes = {name: statement.excluded[name] for name in ("mark", "bits", "state", "session", "ended")}
-    return statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes)
+    upsert = statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes)
+    return Bulk(upsert, progress.columns.keys())
 
 
 def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, at: float) -> bool:
@@ -144,7 +159,7 @@ def _offline(conn: Connection, row: Any, held: dict[Epoch, Held], claim: Claim, 
     if present.n and (epoch.n, birth.session, True) < (present.n, row["session"], not row["online"]):
         return False
     values = _values(birth, epoch, at, was_online=row["online"] if present.n else None)
-    conn.execute(_SET_NODE, {"of": birth.node, **values})
+    _SET_NODE.change(conn, {"of": birth.node, **values})
     return True
 
 
@@ -264,8 +279,7 @@ def _forget(conn: Connection, node: str, epochs: Sequence[tuple[int, str, int]])
     """Delete these epochs (counter, uuid, ended) from ``progress``, and remember only that there were such."""
     if not epochs:
         return
-    counters = sorted({n for n, *_ in epochs})
-    there = {tuple(row) for row in conn.execute(_PAST, {"of": node, "counters": counters})}
+    there = _past(conn, node, [n for n, *_ in epochs])
     fresh = [{"node": node, "n": n, "uuid": uuid, "ended": e} for n, uuid, e in epochs if (n, uuid) not in there]
     if fresh:
         conn.execute(_REMEMBER, fresh)
@@ -298,10 +312,10 @@ def retire(conn: Connection, node: str, lowest_named: int, retired_through: int)
     Their progress rows go, ``retired_through`` stays and refuses their late messages; an epoch in doubt stays in doubt.
     Returns the new value.
     """
-    confirmed = conn.execute(_CONFIRMED, {"of": node}).scalar()
-    through = min(lowest_named, confirmed or 0) - 1
+    confirmed = _CONFIRMED.fetch(conn, {"of": node})
+    through = min(lowest_named, confirmed[0][0] if confirmed else 0) - 1
     if through <= retired_through:
         return retired_through
     _forget(conn, node, [tuple(row) for row in conn.execute(_BELOW, {"of": node, "n": through})])
-    conn.execute(_SET_NODE, {"of": node, "retired_through": through})
+    _SET_NODE.change(conn, {"of": node, "retired_through": through})
     return through

@@ -93,12 +93,10 @@ class Rings:
         rows, rules = [], Counter[tuple[str, ...]]()
         for key, tally in found.items():
             rules[key[:3]] += 1
-            rows.append({
-                "namespace": key.namespace, "rule": key.rule, "uid": key.uid, "digest": _digest(key),
-                "reason": key.reason, "detail": key.detail, "count": min(tally.count, TOTAL_MAX),
-                "first_at": tally.first_at, "last_at": tally.last_at, "node": tally.node,
-                "source_id": tally.source_id, "step": tally.step,
-            })  # fmt: skip
+            rows.append((
+                *key[:3], _digest(key), key.reason, key.detail, min(tally.count, TOTAL_MAX), tally.first_at,
+                tally.last_at, tally.node, tally.source_id, tally.step,
+            ))  # fmt: skip
         if not rows:
             return
         self._upsert_errors.execute(conn, rows)
@@ -198,12 +196,11 @@ def _digest(key: ErrorKey) -> str:
     return blake2b(f"{key.reason}\x00{key.detail}".encode(), digest_size=16).hexdigest()
 
 
-def _sample_row(sample: Sample) -> dict[str, Any]:
+def _sample_row(sample: Sample) -> tuple[Any, ...]:
+    """The columns of ``results`` after its id."""
     result = sample.result
-    return {
-        "namespace": sample.namespace, "rule": result.rule_id, "uid": result.rule_uid, "node": sample.node,
-        "status": result.status, "outcome": result.outcome, "reason": result.reason,
-        "detail": clean_text(result.error.detail), "time": result.time, "received_at": sample.received_at,
-        "duration_us": result.duration_us, "count": result.count, "source_id": result.source_id,
-        "step": result.step, "msg_id": sample.msg_id,
-    }  # fmt: skip
+    return (
+        sample.namespace, result.rule_id, result.rule_uid, sample.node, result.status, result.outcome, result.reason,
+        clean_text(result.error.detail), result.time, sample.received_at, result.duration_us, result.count,
+        result.source_id, result.step, sample.msg_id,
+    )  # fmt: skip

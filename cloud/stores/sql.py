@@ -33,6 +33,7 @@ from cloud.stores.base import (
     StatusMessage,
 )
 from cloud.stores.bounds import CounterBound
+from cloud.stores.bulk import Prepared
 from cloud.stores.conflicts import Claim
 from cloud.stores.engine import is_of_values, make_engine
 from cloud.stores.lifecycle import retired_error
@@ -92,8 +93,8 @@ class _Task(msgspec.Struct):
     future: asyncio.Future[Any]
 
 
-# Made once: that costs more than to execute it. A node that was deleted reports nothing.
-_SET_NODE = update(nodes).where(nodes.c.node == bindparam("of"), nodes.c.retired_at == 0)
+# A node that was deleted reports nothing.
+_REPORT = Prepared(update(nodes).where(nodes.c.node == bindparam("of"), nodes.c.retired_at == 0))
 
 _Op = _Batch | _Presence | _Report | _Letter | _Task
 _Done = list[tuple[_Op, Any]]
@@ -397,8 +398,7 @@ def _write_report(conn: Connection, op: _Report) -> RefusedError | None:
     status = msgspec.json.encode(op.status).decode()
     values: dict[str, Any] = {"status": status, "last_seen": op.at, "reported_at": op.at}
     values["rules_version"] = op.status.rules_version
-    found = conn.execute(_SET_NODE, {"of": op.node, **values})
-    if found.rowcount:
+    if _REPORT.change(conn, {"of": op.node, **values}):
         return None
     if conn.execute(update(nodes).where(nodes.c.node == op.node).values(refused=nodes.c.refused + 1)).rowcount:
         return retired_error(op.node)

@@ -83,13 +83,12 @@ class Statistics:
 
     def note(self, tallies: Mapping[CounterKey, Tally]) -> None:
         """Take what a transaction has counted, once it is committed."""
-        gathered = self._gathered
+        gathered, at, minute = self._gathered, -1.0, 0
         for key, tally in tallies.items():
-            rule, minute, durations = (
-                (key[0], key[1], key[3]),
-                int(tally.last_at) // rates.MINUTE * rates.MINUTE,
-                tally.durations,
-            )
+            rule, durations = key[1:4], tally.durations
+            if tally.last_at != at:
+                at = tally.last_at
+                minute = rates.begin(at, rates.MINUTE)
             found = gathered.get(rule)
             if found is None:
                 if len(gathered) >= RULES_MAX:
@@ -103,9 +102,10 @@ class Statistics:
                 if len(found.durations) > DURATIONS_MAX:
                     found.pack()
             count = len(durations)
-            for duration, executions in tally.summed or ():
-                found.add(bucket_of(duration), executions)
-                count += executions
+            if tally.summed:
+                for duration, executions in tally.summed:
+                    found.add(bucket_of(duration), executions)
+                    count += executions
             if key.status == SUCCESS:
                 found.success += count
             else:
@@ -143,9 +143,9 @@ class Statistics:
         ]
         minutes, buckets = _bulks(conn.dialect.name)
         if by_minute:
-            minutes.execute_rows(conn, by_minute)
+            minutes.execute(conn, by_minute)
         if by_bucket:
-            buckets.execute_rows(conn, by_bucket)
+            buckets.execute(conn, by_bucket)
 
     def fold(self, conn: Connection, now: float) -> None:
         """Once a minute: add old rates up, forget what is too old."""

@@ -1,9 +1,9 @@
 """What one transaction does with rulestatus messages: effect and progress together, or neither (P5.5, P5.7).
 
-Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (rule, node), then what
-sinks are to hear of. The first
-statement touches the node rows, so two controllers that hold messages of one node follow each other, also when neither
-finds a progress row yet. Nothing read here is kept for the next transaction.
+Rows are locked in one order everywhere: nodes, then progress by (node, epoch), then counters by (node, rule), then
+errors and what sinks are to hear of by rule. The first statement touches the node rows, so two controllers that hold
+messages of one node follow each other, also when neither finds a progress row yet; and nobody waits at a counter, for
+each belongs to one node. Nothing read here is kept for the next transaction.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class StatusCommit:
         """Lock and read what decides: the nodes' retired epochs, and all progress of these nodes."""
         heard = {message.node: message.received_at for message in messages}
         names = sorted(heard)
-        rows = [{"node": n, **_NEW_NODE, **dict.fromkeys(_SEEN, heard[n])} for n in names]
+        rows = [(node, *_NEW_NODE.values(), *[heard[node]] * len(_SEEN)) for node in names]
         self._statements.touch.execute(self._conn, rows)
         self._nodes = {row[0]: _Known(*row) for row in self._statements.known.fetch(self._conn, names)}
         self._present = {
@@ -316,20 +316,20 @@ class StatusCommit:
         tallies = effects.counters()
         if not tallies:
             return
-        bounded, counted = self._tools.bound.apply(self._conn, tallies)
+        bounded = self._tools.bound.apply(self._conn, tallies)
         self.tallies = bounded.tallies
-        self.committed.append(counted)
-        self._statements.counters.execute_rows(self._conn, _counter_rows(bounded.tallies))
+        self.committed.append(lambda: self._tools.bound.note(bounded))
+        self._statements.counters.execute(self._conn, _counter_rows(bounded.tallies))
         self._rings.write(self._conn, bounded.errors(effects.errors()), effects.samples)
         if self._tools.mark:
             at = max(tally.last_at for tally in bounded.tallies.values())
-            mark_changed(self._conn, {(key[0], key[1], key[3]) for key in bounded.tallies}, at)
+            mark_changed(self._conn, {key[1:4] for key in bounded.tallies}, at)
 
     def _write_progress(self) -> None:
         rows = []
         for node, n, uuid in sorted(self._touched):
             seen = self._progress[node, n, uuid]
-            rows.append({"node": node, "n": n, "uuid": uuid, "mark": seen.mark, "bits": seen.bits})
+            rows.append((node, n, uuid, seen.mark, seen.bits))
         if rows:
             self._statements.progress.execute(self._conn, rows)
         if self._deltas:

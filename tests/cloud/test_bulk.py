@@ -27,7 +27,7 @@ def conn() -> Iterator[Connection]:
 @pytest.mark.parametrize("count", [1, 2, 3, 255, 256, 257, 1000])
 def test_rows_are_written_and_found_by_their_names(conn: Connection, count: int) -> None:
     """Any number of rows goes in, and any number of names finds its rows, no more."""
-    Bulk(insert(TABLE), ("name", "n")).execute(conn, [{"n": at, "name": f"r{at}"} for at in range(count)])
+    Bulk(insert(TABLE), ("name", "n")).execute(conn, [(f"r{at}", at) for at in range(count)])
     lookup = Lookup(lambda names: select(TABLE).where(TABLE.c.name.in_(names)).order_by(TABLE.c.n))
     assert lookup.fetch(conn, [f"r{at}" for at in range(count)]) == [(f"r{at}", at) for at in range(count)]
     assert lookup.fetch(conn, ["r0", "nobody", "r0"]) == [("r0", 0)]
@@ -37,8 +37,8 @@ def test_the_drivers_errors_come_out_as_sqlalchemys(conn: Connection) -> None:
     """What the driver raises is told apart as everywhere: values that do not fit, and a database in trouble."""
     bulk = Bulk(insert(TABLE), ("name", "n"))
     with pytest.raises(IntegrityError):
-        bulk.execute(conn, [{"name": "a", "n": 1}, {"name": "a", "n": 2}])
+        bulk.execute(conn, [("a", 1), ("a", 2)])
     with pytest.raises(OverflowError):
-        bulk.execute(conn, [{"name": "b", "n": 2**64}])
+        bulk.execute(conn, [("b", 2**64)])
     with pytest.raises(OperationalError, match="no such table"):
         drive(conn, "SELECT * FROM missing", lambda cursor: cursor.execute("SELECT * FROM missing"))

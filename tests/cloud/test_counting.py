@@ -45,12 +45,12 @@ def test_counts_and_durations_are_exact(batches: list[tuple[str, list[ExecResult
 
 
 def test_rows_are_in_lock_order() -> None:
-    """Counter rows come in (rule, node) order whatever came first, so two controllers cannot deadlock (P5.7)."""
+    """Counter rows come in (node, rule) order whatever came first: locked as the nodes are, a node's side by side."""
     found = effects()
     for node, rule in (("edge-2", "b"), ("edge-1", "b"), ("edge-2", "a"), ("edge-1", "a")):
         found.add(node, "default", [ok(rule, rule_uid="z" if node == "edge-1" else "a")], AT)
-    order = [(key.rule, key.node) for key in found.counters()]
-    assert order == [("a", "edge-1"), ("a", "edge-2"), ("b", "edge-1"), ("b", "edge-2")]
+    order = [(key.node, key.rule) for key in found.counters()]
+    assert order == [("edge-1", "a"), ("edge-1", "b"), ("edge-2", "a"), ("edge-2", "b")]
 
 
 def test_a_key_has_every_part_that_is_counted_apart() -> None:
@@ -58,9 +58,9 @@ def test_a_key_has_every_part_that_is_counted_apart() -> None:
     found = effects()
     found.add("edge-1", "default", [ok(), bad(), bad(reason="x" * 64 + "1"), bad(reason="x" * 64 + "2")], AT)
     rows = found.counters()
-    assert rows[CounterKey("default", "overheat", "edge-1", "", "SUCCESS", "delivered", "")].sums()[0] == 1
-    assert rows[CounterKey("default", "overheat", "edge-1", "", "FAIL", "failed", "timeout")].sums()[0] == 1
-    assert rows[CounterKey("default", "overheat", "edge-1", "", "FAIL", "failed", "x" * 64)].sums()[0] == 2
+    assert rows[CounterKey("edge-1", "default", "overheat", "", "SUCCESS", "delivered", "")].sums()[0] == 1
+    assert rows[CounterKey("edge-1", "default", "overheat", "", "FAIL", "failed", "timeout")].sums()[0] == 1
+    assert rows[CounterKey("edge-1", "default", "overheat", "", "FAIL", "failed", "x" * 64)].sums()[0] == 2
 
 
 def test_the_ring_takes_a_bounded_number_per_second_and_counts_take_all() -> None:

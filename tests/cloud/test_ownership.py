@@ -145,6 +145,18 @@ async def test_a_node_makes_a_bounded_number_of_rows(tmp_path: Path) -> None:
         assert await totals(store, "more") == (1, 0)
 
 
+async def test_rows_that_are_known_need_no_room(tmp_path: Path) -> None:
+    """However often a node adds to rows that it has, it keeps the room for new ones, up to the bound and no more."""
+    async with open_store(tmp_path, counters_per_node_max=40) as store:
+        for sequence in range(1, 31):
+            await store.commit([status(sequence, [ok("a"), ok("b"), bad("b")])])
+        for sequence in range(31, 51):
+            await store.commit([status(sequence, [ok("a"), ok(f"new-{sequence}-1"), ok(f"new-{sequence}-2")])])
+        found = {row.rule: row.success + row.fail for row in await store.rules()}
+    assert (found.pop("a"), found.pop("b"), found.pop(OVERFLOW)) == (50, 60, 3)
+    assert list(found.values()) == [1] * (40 - 3)
+
+
 async def test_the_bound_holds_over_a_restart(tmp_path: Path) -> None:
     """Rows are counted in the store: another process goes on with the same room, and known rows go on counting."""
     async with open_store(tmp_path, counters_per_node_max=2) as store:

@@ -316,7 +316,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         conn.execute("UPDATE fieldpost_schema SET version = 99")
     conn.close()
     store = SqlStore(f"sqlite:///{tmp_path / 'cloud.db'}", StoreSettings())
-    with pytest.raises(StorageError, match="has schema version 99, this program knows 3"):
+    with pytest.raises(StorageError, match="has schema version 99, this program knows 4"):
         await store.start()
     await store.stop()
 

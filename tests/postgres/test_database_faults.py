@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from cloud.settings import StoreSettings
@@ -129,11 +129,19 @@ async def test_controllers_that_start_together_make_one_schema(postgres_schemas:
 
 
 # What takes a database back to an older version of the schema.
+_SINCE_3 = (
+    "DROP INDEX counters_by_rule",
+    "ALTER TABLE counters DROP CONSTRAINT counters_pkey",
+    "ALTER TABLE counters ADD PRIMARY KEY (namespace, rule, node, uid, status, outcome, reason)",
+    "CREATE TABLE counter_rows (node VARCHAR(63) PRIMARY KEY, rows BIGINT NOT NULL)",
+)
 _SINCE_2 = (
+    *_SINCE_3,
     "DROP TABLE objects, assignments, changes, deliveries, leases",
     "ALTER TABLE nodes DROP retired_at, DROP added_labels, DROP chosen_for, DROP rules_revision",
 )
 _OLDER = {
+    3: (*_SINCE_3, "UPDATE fieldpost_schema SET version = 3"),
     2: (*_SINCE_2, "UPDATE fieldpost_schema SET version = 2"),
     1: (
         *_SINCE_2,
@@ -161,6 +169,8 @@ async def test_older_schemas_are_brought_up_to_date(postgres_schemas: Schemas, v
         assert await totals(store) == (2, 0)
         found = await store.read(lambda conn: conn.execute(text("SELECT version FROM fieldpost_schema")).scalar())
         assert found == SCHEMA_VERSION
+        keys = await store.read(lambda conn: inspect(conn).get_pk_constraint("counters")["constrained_columns"])
+        assert keys[:2] == ["node", "namespace"]
         assert await store.losses() == []
         assert await store.read(lambda conn: holder_of(conn, "uplink", 5)) == ""
 
