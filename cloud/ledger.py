@@ -12,16 +12,17 @@ from common.clock import Clock
 from common.models import LOST_CLOUD, LOST_DROPPED, LOST_RESTORED, LOST_SET_ASIDE, LOST_VOID
 
 SETTLED_S = 2.0  # a report says nothing of what was counted later, or at about the same time
-# What each kind of loss means, for people.
+# What each kind of loss means, for people, and what they can do.
 _WORDS = {
-    LOST_DROPPED: "dropped at the spool's bound",
-    LOST_SET_ASIDE: "set aside with a damaged spool",
-    LOST_VOID: "refused for ever and kept in the node's dead letters",
-    LOST_RESTORED: "in doubt, because the spool was copied or replaced",
-    LOST_CLOUD: "lost with the cloud's earlier store",
+    LOST_DROPPED: "given up by the node, mostly for want of room; if that is often, raise edge.spool.bytes_max there",
+    LOST_SET_ASIDE: "set aside with a damaged or missing spool; the file is in the node's data_dir, if it is anywhere",
+    LOST_VOID: "refused for ever and kept on the node; there, fieldpost dlq ls --side edge says why: redrive or drop",
+    LOST_RESTORED: "in doubt, because the spool was copied or replaced; they are not counted, so none counts twice",
+    LOST_CLOUD: "lost with the cloud's earlier store; no node holds them any more, only that database does",
 }
 
 KINDS = tuple(_WORDS)
+_NEW_ACCOUNT = (LOST_RESTORED, LOST_SET_ASIDE)  # the node's account began anew, or from an older state
 
 
 class LedgerRow(msgspec.Struct, frozen=True):
@@ -105,26 +106,32 @@ def _compare(row: NodeRow, counted: Counted, confirmed: int, pending: int, now: 
     What was counted after the report may explain more. Not a time that is still to come: the clock was wrong then.
     """
     if counted.results < confirmed:
-        less = f"{confirmed - counted.results} results that the node had confirmed are not counted here"
+        less = f"{_many(confirmed - counted.results, 'result')} confirmed to the node and not counted here"
         return OFF, [less + _beside(row, LOST_CLOUD)]
     if counted.results <= confirmed + pending:
         return OK, []
     more = counted.results - confirmed - pending
     if counted.last_at > row.reported_at - SETTLED_S and not row.reported_at <= now < counted.last_at:
-        return OPEN, [f"{more} more results are counted than the node's last report knows: its next one will tell"]
-    return OFF, [f"{more} results more are counted here than the node knows of" + _beside(row, LOST_RESTORED)]
+        return OPEN, [f"{_many(more, 'result')} more counted than the node's last report knows: its next one will tell"]
+    return OFF, [f"{_many(more, 'result')} more counted here than the node knows of" + _beside(row, *_NEW_ACCOUNT)]
 
 
-def _beside(row: NodeRow, kind: str) -> str:
-    lost = row.lost.get(kind)
-    if lost is None:
+def _beside(row: NodeRow, *kinds: str) -> str:
+    """Name the node's loss records of these kinds, which may explain a difference."""
+    named = [f"{_many(row.lost[kind].records, 'loss record')} of kind {kind}" for kind in kinds if kind in row.lost]
+    if not named:
         return ", and no loss record says why"
-    return f": see its {lost.records} loss records of kind {kind} (fieldpost get losses --node {row.node})"
+    return f": see its {' and '.join(named)} (fieldpost get losses --node {row.node})"
 
 
 def _loss_words(kind: str, lost: LossSum) -> str:
-    amount = f"{lost.results} results" if lost.results else f"{lost.messages} messages" if lost.messages else "results"
-    return f"{kind}: {amount} {_WORDS.get(kind, 'lost')} ({lost.records} loss records)"
+    known = lost.results or lost.messages
+    amount = _many(known, "result" if lost.results else "message") if known else "an unknown number of results"
+    return f"{kind}: {amount} {_WORDS.get(kind, 'lost')} ({_many(lost.records, 'loss record')})"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def fleet(rows: Iterable[LedgerRow]) -> FleetRow:

@@ -79,10 +79,14 @@ def _status(name: str) -> Callable[[dict[str, Any]], str]:
 
 
 def _losses(row: dict[str, Any]) -> str:
-    """``312 results dropped, 5 messages cloud_lost``."""
+    """``312 results dropped, 5 messages cloud_lost, some results set_aside`` where nobody knows how many."""
     sums = ((kind, lost.get("results"), lost.get("messages")) for kind, lost in (row.get("lost") or {}).items())
     told = [f"{f'{r} results' if r else f'{m} messages' if m else 'some results'} {kind}" for kind, r, m in sums]
     return ", ".join(told) or "-"
+
+
+def _lost(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: str(row.get(name)) if row.get("results") or row.get("messages") else "unknown"
 
 
 def _version(name: str) -> Callable[[dict[str, Any]], str]:
@@ -191,8 +195,8 @@ ERRORS_WIDE = (*ERRORS, Column("FIRST (UTC)", _time("first")), Column("STEP", _f
 LOSSES = (
     Column("NODE", _field("node")),
     Column("KIND", _field("kind")),
-    Column("RESULTS", _field("results"), True),
-    Column("MESSAGES", _field("messages"), True),
+    Column("RESULTS", _lost("results"), True),
+    Column("MESSAGES", _lost("messages"), True),
     Column("TO (UTC)", _moment("until"), wrap=True),
     Column("REASON", _field("reason")),
     Column("DETAIL", _field("detail"), wrap=True),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from common.backoff import Backoff
-from common.errors import QueueFullError, StorageError
+from common.errors import DamageError, QueueFullError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class GroupWriter(Generic[Op, Out]):
         name: of the thread and in messages.
         commit: called on the thread with a group (never empty); commits it and returns the outcome. When it raises
             StorageError the same group is given again after a delay, so it must be safe to repeat; nothing is lost.
-            Any other exception goes to ``failed``, and the group is given up.
+            DamageError, which no repetition mends, and any other exception go to ``failed``, and the group is given up.
         done: called on the loop with the outcome of each commit.
         failed: called on the loop with a group that was given up and the exception.
         group_max: operations in one group.
@@ -127,6 +127,8 @@ class GroupWriter(Generic[Op, Out]):
         while True:
             try:
                 outcome = self._commit(group)
+            except DamageError as exc:
+                return self._hand_over(self._failed, group, exc)
             except StorageError as exc:
                 self.retries += 1
                 delay = backoff.next()

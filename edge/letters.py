@@ -13,7 +13,10 @@ from common.errors import RefusedError
 from common.message import new_id
 from common.models import LOST_DROPPED, LOST_VOID, ExecResult, LossRecord, Refusal
 from edge.batching import Frozen, Packed, freeze, joined, loss
-from edge.spooldb import Changes, DeadMessage
+from edge.spooldb import Changes, DeadMessage, SpoolDb
+
+DEAD_BYTES_MAX = 64 << 20  # of all dead letters; the oldest go
+DEAD_PART = 4  # they take at most such a part of the spool's quota
 
 # Refusals that no later sending can change. Others (beyond_window, conflict, ...) keep the message where it is.
 FINAL = frozenset({
@@ -114,14 +117,38 @@ def redrive(letters: list[DeadMessage], changes: Changes) -> list[Packed]:
 
 def drop(letters: list[DeadMessage], changes: Changes, codec: CodecName) -> list[Packed]:
     """Give dead letters up for good, which is a loss; returns its record."""
-    weight = sum(letter.weight for letter in letters)
+    detail = f"{len(letters)} dead letters were dropped by command"
+    return _given_up([(letter.id, letter.weight) for letter in letters], changes, codec, "dlq_drop", detail)
+
+
+def outgrown(db: SpoolDb, changes: Changes, quota: int, codec: CodecName) -> list[Packed]:
+    """Give up the oldest dead letters when all of them, with the new ones, are larger than they may be: results that
+    can still be counted need the room. ``quota`` is the spool's, in bytes. Returns the record of the loss.
+    """
+    new = [(letter.id, letter.weight, len(letter.payload)) for letter in changes.new_dead]
+    kept = [row for row in db.dead_sizes() if row[0] not in changes.gone_dead] + new
+    over = sum(size for *_, size in kept) - min(DEAD_BYTES_MAX, quota // DEAD_PART)
+    gone: list[tuple[str, int]] = []
+    for row, weight, size in kept:
+        if over <= 0:
+            break
+        gone.append((row, weight))
+        over -= size
+    detail = f"the {len(gone)} oldest dead letters made room for new ones"
+    return _given_up(gone, changes, codec, "dead_letters_full", detail)
+
+
+def _given_up(
+    letters: list[tuple[str, int]], changes: Changes, codec: CodecName, reason: str, detail: str
+) -> list[Packed]:
+    """Count letters, by id and weight, as dropped; returns the record, none for no letters."""
+    weight = sum(weight for _, weight in letters)
     changes.state.dead -= weight
     changes.state.dropped += weight
-    changes.gone_dead += [letter.id for letter in letters]
+    changes.gone_dead += [row for row, _ in letters]
     if not letters:
         return []
-    detail = f"{len(letters)} dead letters were dropped by command"
-    record = LossRecord(new_id(), LOST_DROPPED, results=weight, messages=len(letters), reason="dlq_drop", detail=detail)
+    record = LossRecord(new_id(), LOST_DROPPED, results=weight, messages=len(letters), reason=reason, detail=detail)
     return [loss(record, codec)]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from common.codec import CodecName
 from common.message import new_id
 from common.models import LOST_DROPPED, LossRecord
@@ -17,6 +19,7 @@ STEP_ROWS = 1000
 STEP_BYTES = 8 << 20
 GOOD_GAIN = 4  # a step that gains less than this part of its bytes is the last resort
 ROW_BYTES = 64  # of a result row beside its body, about
+_DAMAGE = (msgspec.MsgspecError, ValueError, KeyError)  # what bits that have changed lead to
 
 
 def fold_step(db: SpoolDb, changes: Changes, codec: CodecName, batch: tuple[int, int]) -> int:
@@ -59,6 +62,13 @@ def _candidates(db: SpoolDb, through: int) -> Iterator[list[Packed]]:
 
 def _fold(rows: list[Packed], codec: CodecName, batch: tuple[int, int]) -> _Step:
     old = [row for row in rows if row.kind == RULESTATUS]
+    try:
+        return _folded(old, codec, batch)
+    except _DAMAGE:  # such a row stays, until the cloud refuses it (P5.9), and keeps no other from being folded
+        return _folded([row for row in old if _is_sound(row)], codec, batch)
+
+
+def _folded(old: list[Packed], codec: CodecName, batch: tuple[int, int]) -> _Step:
     ids = [row.rows[0] for row in old]
     folded = fold(old, codec)
     packed = folded.packed
@@ -71,6 +81,15 @@ def _fold(rows: list[Packed], codec: CodecName, batch: tuple[int, int]) -> _Step
     return _Step(
         ids, [p._replace(rows=(row,)) for row, p in zip(places, packed, strict=True)], gained, folded.executions
     )
+
+
+def _is_sound(row: Packed) -> bool:
+    """Whether the results of a row can be read, and are of the rule that it names."""
+    try:
+        results = unpack(row)
+    except _DAMAGE:
+        return False
+    return not row.rule or {(r.project_id, r.rule_id) for r in results} == {(row.namespace, row.rule)}
 
 
 def _places(old: list[Packed], packed: list[Packed]) -> list[int]:
@@ -92,7 +111,8 @@ def drop_step(db: SpoolDb, changes: Changes, codec: CodecName, wanted: int) -> i
     if not rows:
         return 0
     weight = sum(row.weight for row in rows)
-    first, last = unpack(rows[0])[0], unpack(rows[-1])[-1]
+    sound = [row for row in (rows[0], rows[-1]) if _is_sound(row)]
+    first, last = (unpack(sound[0])[0], unpack(sound[-1])[-1]) if sound else (None, None)
     changes.gone_results += [row.rows[0] for row in rows]
     changes.state.dropped += weight
     changes.state.backlog -= weight
@@ -100,8 +120,8 @@ def drop_step(db: SpoolDb, changes: Changes, codec: CodecName, wanted: int) -> i
         new_id(),
         LOST_DROPPED,
         results=weight,
-        since=first.first or first.time,
-        until=last.time,
+        since=(first.first or first.time) if first else "",
+        until=last.time if last else "",
         reason="spool_full",
         detail="the spool reached edge.spool.bytes_max and nothing was left to fold",
     )

@@ -25,14 +25,14 @@ import msgspec
 
 from common.clock import Clock, SystemClock
 from common.codec import CodecName
-from common.errors import DamageError, QueueFullError, StorageError
+from common.errors import DamageError, QueueFullError, RefusedError, StorageError
 from common.faults import Fault, no_fault
 from common.message import new_id
 from common.models import LOST_SET_ASIDE, Confirmation, Epoch, LossRecord, Refusal, clean_text, rfc3339
 from common.writer import GroupWriter, Writer
 from edge.batching import Frozen, Packed, freeze, loss, pack
 from edge.lanes import Lanes, Split, in_turn, split
-from edge.letters import Letters, Look, Void, drop, redrive, void
+from edge.letters import Letters, Look, Void, drop, outgrown, redrive, void
 from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import PAGE_BYTES, SELECT_ROWS, Changes, DeadMessage, Input, SpoolDb, State
@@ -170,36 +170,43 @@ class Spool:
     def open(self) -> tuple[list[Frozen], list[Input]]:
         """Open the file, begin an epoch, and return what an earlier run left: messages to send, inputs to run again.
 
-        Raises StorageError, ConfigError. The epoch is on disk before anything names it (P5.2). A damaged file is set
-        aside, and what is left then is a record of the loss.
+        Raises StorageError, ConfigError. The epoch is on disk before anything names it (P5.2): in the spool, and then
+        beside it, so that what stands there tells of a spool that is gone. A damaged file is set aside, and what is
+        left then is a record of the loss.
         """
+        damage = ""
         try:
-            state, lost = self._load(), []
-        except DamageError as exc:
-            lost = [self._set_aside(exc)]
             state = self._load()
+        except DamageError as exc:
+            damage = self._set_aside(exc)
+            state = self._load()
+        lost = [self._gone(damage)] if damage or (self._db.last_epoch and not state.epoch.n) else []
         inputs = [item._replace(attempts=item.attempts + 1) for item in self._db.inputs()]
         epoch = Epoch(max(state.epoch.n, self._db.last_epoch) + 1, new_id())
         follows = f"{state.epoch}.{state.next_sequence}" if state.next_sequence > 1 else state.follows
         begun = msgspec.structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1, follows=follows)
-        self._db.remember_epoch(epoch.n)
         split(begun, self._waiting())
         self._write(_Attempt(Changes(begun, new_inputs=inputs, new_results=lost), [], []))
+        self._db.remember_epoch(epoch.n)
         self.stats = self._account()
         return list(self._in_window.values()), inputs
 
-    def _set_aside(self, damage: DamageError) -> Packed:
-        """Keep a damaged file under another name and go on with a new one; returns the record of the loss (P5.8)."""
+    def _set_aside(self, damage: DamageError) -> str:
+        """Keep a damaged file under another name, so that a new one begins; returns what happened, in words (P5.8)."""
         stamp = rfc3339(self._clock.time()).replace(":", "").replace("-", "")
         kept = self._db.set_aside(stamp)
         log.critical("%s; it is kept as %s, and a new spool begins", damage, kept[0] if kept else "nothing")
-        detail = clean_text(
-            f"{damage}; kept as {', '.join(path.name for path in kept)}; how many results it held is unknown"
-        )
-        record = LossRecord(
-            new_id(), LOST_SET_ASIDE, until=rfc3339(self._clock.time()), reason="damaged", detail=detail
-        )
-        return loss(record, self._codec)
+        return f"{damage}; kept as {', '.join(path.name for path in kept)}"
+
+    def _gone(self, damage: str) -> Packed:
+        """The record of the loss of a whole spool; without ``damage`` it is only known that there was one (P5.8)."""
+        last = self._db.last_epoch
+        found = damage or f"the spool that was here, with epochs up to {last}, was moved away or set aside"
+        if not damage:
+            log.error("%s; a new spool begins", found)
+        detail = clean_text(f"{found}; how many results it held is unknown")
+        reason, now = "damaged" if damage else "missing", rfc3339(self._clock.time())
+        return loss(LossRecord(new_id(), LOST_SET_ASIDE, until=now, reason=reason, detail=detail), self._codec)
 
     def start(self) -> None:
         """Start the writer thread; call on the loop, after ``open``."""
@@ -289,7 +296,10 @@ class Spool:
         if outcome.durable:
             self._fault("source_ack")
         for callback in outcome.durable:
-            callback()
+            try:
+                callback()
+            except Exception:  # of one source: the others are told all the same, and what is frozen is sent
+                log.exception("a source could not be told that its result is durable")
         if outcome.stats.held and outcome.accepted:  # more than the quota came at once, and part of it has found room
             with suppress(QueueFullError):
                 self._writer.submit(Again())
@@ -426,6 +436,7 @@ class Spool:
         window = {key: message for key, message in self._in_window.items() if key not in left}
         again = [packed for op in voids for packed in self._void(op, window, changes)]
         again += self._ordered(orders, changes)
+        again += outgrown(self._db, changes, self._quota, self._codec) if changes.new_dead else []
         self._promote_lanes([*again, *(op.packed for op in accepts)], window, changes)
 
     def _promote_lanes(self, new: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
@@ -438,7 +449,7 @@ class Spool:
         taken = self._promote(in_turn(backlog, live, state.next_sequence, self._window.backlog_share), window, changes)
         changes.gone_results = [row for packed in taken for row in packed.rows]
         state.backlog -= sum(packed.weight for packed in taken if packed.rows and packed.rows[0] <= through)
-        changes.new_results = fresh[sum(not packed.rows for packed in taken) :]
+        changes.new_results += fresh[sum(not packed.rows for packed in taken) :]
 
     def _oldest(self, after: int, through: int, window: dict[tuple[int, int], Frozen]) -> list[Packed]:
         """The oldest rows of a lane, no more than there is room for."""
@@ -494,13 +505,25 @@ class Spool:
             if not self._has_room(window, state) or (window and size + len(packed.body) > self._window.window_bytes):
                 break
             sequence, low = state.next_sequence, self._low(window, state)
-            message = freeze(packed, state.epoch, sequence, low, root=self._root, node=self._node, timestamp=now)
+            taken.append(packed)
+            try:
+                message = freeze(packed, state.epoch, sequence, low, root=self._root, node=self._node, timestamp=now)
+            except (RefusedError, KeyError) as exc:  # bits of its row have changed: it would stop all others
+                changes.new_results.append(self._unusable(packed, state, exc))
+                continue
             window[(state.epoch.n, sequence)] = message
             changes.new_messages.append(message)
             state.next_sequence += 1
             size += len(message.payload)
-            taken.append(packed)
         return taken
+
+    def _unusable(self, packed: Packed, state: State, why: Exception) -> Packed:
+        """Give up results that no message can be made of; returns the record of the loss (P5.8)."""
+        state.set_aside += packed.weight
+        detail = clean_text(f"damaged: results of rule {packed.namespace}/{packed.rule} in {packed.codec}: {why}")
+        log.critical("%d results cannot be sent and are given up: %s", packed.weight, detail)
+        record = LossRecord(new_id(), LOST_SET_ASIDE, results=packed.weight, reason="damaged", detail=detail)
+        return loss(record, self._codec)
 
     @staticmethod
     def _low(window: dict[tuple[int, int], Frozen], state: State) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from common.codec import CodecName
+from common.durable import sync_directory, write_synced
 from common.errors import ConfigError, DamageError, FieldpostError, StorageError
 from common.models import Epoch
 from common.rows import execute_rows
@@ -24,6 +25,8 @@ from edge.batching import Frozen, Packed
 
 SCHEMA_VERSION = 3
 FSYNC_TRIES = 4  # of the WAL, written anew each time
+WAL_BYTES_KEPT_MAX = 16 << 20  # of the file, when a transaction that was larger is in the database
+COPY_BYTES = 1 << 20  # that are in memory while the WAL is written anew
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
@@ -55,6 +58,7 @@ CREATE TABLE dead (
     topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL
 )
 """
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # primary codes
 _RESULT = "id, namespace, rule, codec, count, weight, body, kind"
 _INSERT = f"INSERT INTO results ({_RESULT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _FROM_2 = """
@@ -173,6 +177,7 @@ class SpoolDb:
             if (mode := self._pragma("journal_mode = WAL")) != "wal":  # SQLite says so and goes on, less safely
                 raise StorageError(f"{self._path}: the journal mode cannot be WAL, it stays {mode}")
             self._pragma("synchronous = FULL")
+            self._pragma(f"journal_size_limit = {WAL_BYTES_KEPT_MAX}")
             self._pragma("locking_mode = EXCLUSIVE")  # a second process on the same spool is refused, not interleaved
             with self._transaction() as db:
                 self._rewrite_wal()  # we have the lock, and SQLite has neither appended nor copied anything yet
@@ -194,8 +199,7 @@ class SpoolDb:
         except (sqlite3.Error, OSError, UnicodeError) as exc:  # the last: of damage, named in an error's text
             self.close()
             hint = "; another agent runs with this data_dir" if "locked" in str(exc) else ""
-            kind = DamageError if _is_damage(exc) else StorageError
-            raise kind(f"{self._path}: {exc}{hint}") from exc
+            raise self._error(exc, hint) from exc
         except FieldpostError:
             self.close()
             raise
@@ -203,10 +207,12 @@ class SpoolDb:
     def _check(self) -> None:
         """Refuse a damaged file before anything can change it; reading only, so that closing writes nothing either."""
         wal, journal = (Path(f"{self._path}{tail}") for tail in ("-wal", "-journal"))
-        if self._checked or not self._path.exists() or journal.exists():  # the last: it was never made to the end
+        if self._checked or journal.exists():  # the last: it was never made to the end
             return
-        if not self._path.stat().st_size and wal.exists() and wal.stat().st_size:  # SQLite would delete the WAL
+        if not _size(self._path) and _size(wal):  # SQLite would delete the WAL
             raise DamageError(f"{self._path}: damaged: it is empty, and accepted results are in {wal.name}")
+        if not self._path.exists():
+            return
         db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         try:
             (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
@@ -234,14 +240,12 @@ class SpoolDb:
         return 0
 
     def remember_epoch(self, n: int) -> None:
-        """Note an epoch counter before it is used: a spool that was set aside or restored must not use it again."""
+        """Note an epoch counter before it is named: a spool that is set aside or restored must not use it again."""
         new = self._epoch_file.with_suffix(".epoch-new")
         try:
-            with new.open("w") as file:
-                file.write(str(n))
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(new, str(n).encode())
             new.replace(self._epoch_file)
+            sync_directory(self._path.parent)
         except OSError as exc:
             raise StorageError(f"{self._epoch_file}: {exc.strerror}") from exc
 
@@ -257,11 +261,9 @@ class SpoolDb:
         """
         for left in reversed(range(FSYNC_TRIES)):
             try:
-                with suppress(FileNotFoundError), open(f"{self._path}-wal", "r+b") as wal:
-                    held = wal.read()
-                    wal.seek(0)
-                    wal.write(held)
-                    wal.flush()
+                with suppress(FileNotFoundError), open(f"{self._path}-wal", "r+b", buffering=0) as wal:
+                    while held := os.pread(wal.fileno(), COPY_BYTES, wal.tell()):
+                        wal.write(held)
                     os.fsync(wal.fileno())
                 return
             except OSError:
@@ -282,7 +284,7 @@ class SpoolDb:
                     f"more as that node until they are sent and no dead letters are left, or move the file away",
                     file=str(self._path),
                 )
-            return State(Epoch(0, ""))  # an account of its own: the other node's epochs are none of this one's
+            return State(Epoch(n, ""))  # an account of its own, which only goes on counting epochs
         return State(Epoch(n, uuid), *counts)
 
     def close(self) -> None:
@@ -300,13 +302,13 @@ class SpoolDb:
 
     def apply(self, changes: Changes) -> None:
         """Do all changes in one durable transaction; new result rows get their ids in it. Raises StorageError: then the
-        file must be opened anew.
+        file must be opened anew; DamageError: then that is of no use.
         """
         try:
             with self._transaction() as db:
                 self._write(db, changes)
         except sqlite3.Error as exc:
-            raise StorageError(f"{self._path}: {exc}") from exc
+            raise self._error(exc) from exc
 
     def _write(self, db: sqlite3.Connection, changes: Changes) -> None:
         if changes.gone_messages:
@@ -387,6 +389,10 @@ class SpoolDb:
         """All messages that the cloud refused for good, oldest first."""
         return [DeadMessage(*row) for row in self._rows("SELECT * FROM dead ORDER BY at, id")]
 
+    def dead_sizes(self) -> list[tuple[str, int, int]]:
+        """Id, weight and bytes of the same."""
+        return list(self._rows("SELECT id, weight, length(payload) FROM dead ORDER BY at, id"))
+
     def messages(self) -> list[Frozen]:
         """All frozen messages, oldest first: at most a window of them."""
         query = (
@@ -414,7 +420,11 @@ class SpoolDb:
         try:
             yield from self._db.execute(query, values)
         except sqlite3.Error as exc:
-            raise StorageError(f"{self._path}: {exc}") from exc
+            raise self._error(exc) from exc
+
+    def _error(self, exc: Exception, hint: str = "") -> StorageError:
+        """What to raise for an error of SQLite or of the system."""
+        return (DamageError if _is_damage(exc) else StorageError)(f"{self._path}: {exc}{hint}")
 
     def _pragma(self, text: str) -> object:
         """Set something; returns what SQLite says that it is now, if it says anything."""
@@ -437,7 +447,10 @@ class SpoolDb:
 
 
 def _is_damage(exc: Exception) -> bool:
-    return isinstance(exc, UnicodeError) or (
-        isinstance(exc, sqlite3.DatabaseError)
-        and any(words in str(exc) for words in ("not a database", "malformed", "file is encrypted"))
-    )
+    """Whether the file is damaged. A UnicodeError is of damage, too, which SQLite names in an error's text."""
+    return isinstance(exc, UnicodeError) or getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 when there is none."""
+    return path.stat().st_size if path.exists() else 0

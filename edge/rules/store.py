@@ -7,22 +7,18 @@ it does not start.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from common.durable import write_synced
 from edge.rules.configuration import Files
 from edge.rules.layers import Layer
 
 log = logging.getLogger(__name__)
 
 NAME = "rules.last-good.json"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # URLs of targets may hold passwords
 
 
 class _Layer(msgspec.Struct, frozen=True):
@@ -49,10 +45,7 @@ class LastGood:
         kept = _Kept([_layer(layer) for layer in files.below], [_layer(layer) for layer in files.above])
         new = self._path.with_suffix(".new")
         try:
-            with open(new, "wb", opener=_private) as file:
-                file.write(msgspec.json.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(new, msgspec.json.encode(kept))  # private: URLs of targets may hold passwords
             new.replace(self._path)
         except OSError as exc:
             log.error("%s: %s; a later start beside broken files has no last good version", self._path, exc.strerror)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from common.durable import sync_directory, write_synced
 from common.errors import StorageError
 from common.faults import Fault, no_fault
 from edge.rules.synced import Gone, Held, Synced
@@ -54,15 +55,12 @@ class SyncFile:
         head = msgspec.json.encode(_Head(FORMAT, hashlib.sha256(body).hexdigest()))
         new = self._path.with_name(NAME + ".new")
         try:
-            with open(new, "wb", opener=_private) as file:
-                file.write(head + b"\n" + body)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(new, head + b"\n" + body)  # private: URLs of targets may hold passwords
             self._fault("rules_written")
             self._keep_before()
             self._fault("rules_kept")
             new.replace(self._path)
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
         except OSError as exc:
             raise StorageError(f"{self._path}: {exc.strerror or exc}; the cloud's rules are as they were") from exc
         self._fault("rules_replaced")
@@ -113,15 +111,3 @@ def _decoded(raw: bytes) -> Synced:
         raise StorageError(f"{NAME} is of format {head.format}, this version knows {FORMAT}: use a newer one")
     found = msgspec.json.decode(body, type=_Body)
     return Synced(found.objects, dict(found.gone))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)  # URLs of targets may hold passwords
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -244,6 +244,31 @@ async def test_new_hardware_under_the_old_id(tmp_path: Path) -> None:
         assert await totals(store) == (5, 0)
 
 
+@pytest.mark.parametrize("left", [True, False], ids=["left-in-the-copy", "all-confirmed"])
+async def test_what_was_retired_counts_no_second_time_after_a_replace(tmp_path: Path, left: bool) -> None:
+    """P5.8, R1.2: a copy is restored whose last epoch the cloud has retired since; after node replace the messages that
+    the copy still holds of it do not count again, and nothing is said to be lost that was counted.
+    """
+    copy = epoch(2, tail=1)
+    async with open_store(tmp_path) as store:
+        await take(store, born(epoch(1)))
+        await store.commit([status(n, of=epoch(1)) for n in range(1, 6)])
+        await take(store, born(epoch(2), follows=f"{epoch(1)}.6"))
+        await store.commit([status(1, of=epoch(2))])
+        await take(store, born(epoch(2), session=2, follows=f"{epoch(1)}.6", next_sequence=2, low=2))
+        (late,) = (await store.commit([status(5, of=epoch(1))])).refused
+        assert late.reason == "stale_epoch"
+        restored = born(copy, previous=[str(epoch(1))] if left else [], follows=f"{epoch(1)}.6", next_sequence=1)
+        assert not await take(store, restored)
+        assert await store.replace("edge-1", AT) == str(copy)
+        assert await take(store, born(copy, session=2, previous=restored.previous, follows=restored.follows))
+        outcome = await store.commit([status(4, of=epoch(1)), status(5, of=epoch(1)), status(1, of=copy)])
+        assert (outcome.new, outcome.duplicate, len(outcome.refused)) == (1, 2, 0) if left else (1, 0, 2)
+        assert await totals(store) == (7, 0)
+        assert {loss.kind for loss in await store.losses()} == {"restored_copy"}
+        assert (await store.nodes())[0].cloud_lost == 0
+
+
 async def test_a_replace_of_nobody_is_an_error(tmp_path: Path) -> None:
     """An unknown node is named in the error, and nothing of the same transaction is lost."""
     async with open_store(tmp_path) as store:

@@ -191,17 +191,21 @@ def node_row(lost: dict[str, LossSum] | None = None, **counts: int) -> NodeRow:
         (
             node_row(accepted=20, confirmed=8, dead=1, dropped=5, set_aside=4, pending_results=2,
                      lost={"dropped": LossSum(1, 5, 0)}),
-            Counted(8, AT - 9), "ok", "dropped: 5 results dropped at the spool's bound (1 loss records)",
+            Counted(8, AT - 9), "ok", "dropped: 5 results given up by the node, mostly for want of room;",
         ),
         (node_row(accepted=10, confirmed=8), Counted(8, AT - 9), "off", "the difference is 2"),
-        (node_row(accepted=9, confirmed=9), Counted(4, AT - 9), "off", "are not counted here, and no loss record says"),
+        (node_row(accepted=9, confirmed=9), Counted(4, AT - 9), "off", "not counted here, and no loss record says"),
         (
             node_row(accepted=9, confirmed=9, lost={"cloud_lost": LossSum(2, 0, 5)}),
-            Counted(4, AT - 9), "off", "5 results that the node had confirmed are not counted here: see its 2 loss",
+            Counted(4, AT - 9), "off", "5 results confirmed to the node and not counted here: see its 2 loss",
         ),
         (
             node_row(accepted=4, confirmed=4, lost={"restored_copy": LossSum(1, 0, 0)}),
-            Counted(9, AT - 9), "off", "5 results more are counted here than the node knows of: see its 1 loss",
+            Counted(9, AT - 9), "off", "5 results more counted here than the node knows of: see its 1 loss",
+        ),
+        (
+            node_row(accepted=4, confirmed=4, lost={"set_aside": LossSum(1, 0, 0)}),
+            Counted(9, AT - 9), "off", "than the node knows of: see its 1 loss record of kind set_aside",
         ),
         (node_row(accepted=4, confirmed=4), Counted(9, AT + 5), "open", "its next one will tell"),
         (node_row(accepted=4, confirmed=4), Counted(9, AT + 3600), "off", "than the node knows of"),

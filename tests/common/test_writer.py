@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from common.errors import QueueFullError, StorageError
+from common.errors import DamageError, QueueFullError, StorageError
 from common.writer import GroupWriter
 from tests.support.wait import eventually
 
@@ -113,10 +113,11 @@ async def test_storage_error_is_tried_again(caplog: pytest.LogCaptureFixture) ->
     assert not store.failed
 
 
-async def test_other_errors_give_the_group_up() -> None:
-    """A programming error is handed to ``failed`` with its group, and the writer goes on."""
+@pytest.mark.parametrize("error", [ZeroDivisionError("broken"), DamageError("malformed")], ids=["fault", "damage"])
+async def test_other_errors_give_the_group_up(error: Exception) -> None:
+    """A programming error, and damage, which no repetition mends, go to ``failed`` with the group; others go on."""
     store = Store()
-    store.errors = [ZeroDivisionError("broken")]
+    store.errors = [error]
     writer = store.writer()
     writer.submit(1)
     await eventually(lambda: store.failed)
@@ -124,7 +125,8 @@ async def test_other_errors_give_the_group_up() -> None:
     await writer.stop()
     assert store.done == [2]
     assert store.failed[0][0] == [1]
-    assert isinstance(store.failed[0][1], ZeroDivisionError)
+    assert store.failed[0][1] is error
+    assert writer.retries == 0
 
 
 async def test_stop_does_not_wait_for_a_broken_store() -> None:

@@ -62,7 +62,7 @@ async def test_refused_message_is_void_then_redriven(mosquitto: Mosquitto, tmp_p
 
         async def recorded() -> bool:  # the node's report may come before its loss record
             (row,) = (await stack.of_cloud("ledger"))["nodes"]
-            return "void: 1 results refused for ever" in str(row["words"])
+            return "void: 1 result refused for ever" in str(row["words"])
 
         await eventually(recorded, timeout=20)
         code, text = await _cli(stack, "get", "losses")

@@ -155,6 +155,15 @@ async def test_other_node_may_not_take_over_a_spool_that_holds_results(tmp_path:
     await other.spool.stop()
 
 
+async def test_source_that_cannot_be_told_hinders_no_other(tmp_path: Path):
+    """R1.7: the callback of one source fails; the others are told, and the messages are handed over all the same."""
+    it = Collected(tmp_path)
+    it.spool.accept(packed(result(source_id="a")), lambda: 1 / 0)
+    it.accept(result(source_id="b"))
+    await eventually(lambda: it.durable == ["b"] and sum(len(results_of(m)) for m in it.frozen) == 2)
+    await it.spool.stop()
+
+
 async def test_queue_bound_refuses_instead_of_growing(tmp_path: Path):
     """R1.6: more results than may wait for a commit are refused to the caller, who holds its source."""
     it = Collected(tmp_path, SpoolSettings(queue_results_max=10))

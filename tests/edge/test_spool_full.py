@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common import codec as codecs
-from common.models import Confirmation, ExecResult, LossRecord, Refusal
+from common.models import Confirmation, ErrorMsg, ExecResult, LossRecord, Refusal
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import _FROM_1, SpoolDb
 from tests.edge.support import NODE, ROOT, Collected, result, results_of
@@ -38,6 +38,11 @@ async def _fill(it: Collected, items: list[ExecResult]) -> None:
         for item in items[at : at + 100]:
             it.accept(item)
         await eventually(lambda: len(it.durable) == min(at + 100, len(items)))  # noqa: B023
+
+
+async def _fill_one(it: Collected, item: ExecResult) -> None:
+    it.accept(item)
+    await eventually(lambda: item.source_id in it.durable and not it.spool.stats.waiting_rows)
 
 
 def _losses(it: Collected) -> list[LossRecord]:
@@ -138,6 +143,27 @@ async def test_refused_message_becomes_void_and_a_dead_letter(tmp_path: Path):
     db.open()
     assert [(letter.reason, letter.payload) for letter in db.dead()] == [("route_mismatch", bad.payload)]
     db.close()
+
+
+async def test_dead_letters_leave_the_spool_its_room(tmp_path: Path):
+    """R1.6: a cloud that refuses everything does not fill the spool with dead letters: the oldest go, counted, with a
+    record.
+    """
+    it = Collected(tmp_path, SpoolSettings(bytes_max=BYTES), UplinkSettings(batch_results=1))
+    for n in range(30):
+        await _fill_one(it, ExecResult("overheat", "default", "FAIL", ErrorMsg("x" * 9000), source_id=f"{n:03d}"))
+        (bad,) = [m for m in it.frozen if m.weight and f'"{n:03d}"'.encode() in m.payload]
+        it.spool.void((bad.epoch.n, bad.sequence), Refusal("route_mismatch", "by the test"))
+        await eventually(lambda: it.spool.stats.dead + it.spool.stats.dropped == n + 1)  # noqa: B023
+        it.spool.confirm(Confirmation(str(bad.epoch), it.spool.stats.next_sequence - 1))
+        _balance(it)
+    assert 5 < it.spool.stats.dead < 9
+    letters = await it.spool.dead()
+    assert sum(len(letter.payload) for letter in letters) <= (BYTES - (1 << 20)) // 4
+    assert b'"029"' in letters[-1].payload
+    full = [record for record in _losses(it) if record.reason == "dead_letters_full"]
+    assert sum(record.results for record in full) == it.spool.stats.dropped == 30 - len(letters)
+    await it.spool.stop()
 
 
 async def test_a_refusal_of_some_rules_leaves_the_others(tmp_path: Path):

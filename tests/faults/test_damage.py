@@ -1,24 +1,30 @@
 """Damaged files: a node sets its spool aside and goes on, a controller refuses to run; nothing is deleted (R3, P5.8).
 
-What SQLite cannot see, as it has no checksums outside the WAL, is listed in the last tests.
+What SQLite cannot see, as it has no checksums outside the WAL, is listed in the tests that flip bits in rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.errors import FieldpostError
+from common import codec as codecs
+from common.errors import DamageError, FieldpostError
+from common.models import Confirmation, LossRecord
+from edge.batching import Frozen
+from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import SpoolDb
 from tests.cloud.samples import ok, open_store, status
-from tests.edge.support import NODE, ROOT, Collected, packed, result
+from tests.edge.support import NODE, ROOT, Collected, packed, result, results_of
 from tests.support.wait import eventually
 
 FLIPS = 60
@@ -145,6 +151,107 @@ async def _goes_on(collected: Collected) -> None:
     db.oldest_results(1 << 30, 0, 1 << 62)
     db.inputs()
     db.close()
+
+
+async def test_damage_that_shows_while_the_agent_runs_ends_it_and_is_set_aside(tmp_path: Path):
+    """R3, R1.8: a damaged page is not tried for ever: the agent ends, and its next start sets the spool aside."""
+    collected = Collected(tmp_path, window=UplinkSettings(window_messages=1, batch_results=8))
+    for n in range(400):  # more than SQLite keeps in memory, so that old pages are read again
+        collected.spool.accept(packed(result(f"rule-{n % 5}", f"{n}-" + "y" * 12_000)))
+    await eventually(lambda: collected.spool.stats.accepted == 400)
+    file = tmp_path / "spool.db"
+    data = bytearray(file.read_bytes())
+    for page in range(4096 * 8, len(data), 4096):
+        data[page : page + 64] = b"\xff" * 64
+    file.write_bytes(data)
+    collected.confirm(collected.frozen)
+    await eventually(lambda: collected.fatal)
+    assert isinstance(collected.fatal[0], DamageError)
+    await collected.spool.stop()
+    again = Collected(tmp_path)
+    assert _aside(tmp_path)
+    await eventually(lambda: _losses(again.frozen))
+    await _goes_on(again)
+
+
+async def test_wal_whose_database_is_gone_is_kept(copy: Path):
+    """A kill between two renamings, or a person who moved one file of two: SQLite would delete the WAL."""
+    wal = _digest(copy / "spool.db-wal")
+    (copy / "spool.db").unlink()
+    collected = Collected(copy)
+    assert _aside(copy) == {"spool.db-wal": wal}
+    await _goes_on(collected)
+
+
+async def test_spool_that_is_gone_is_told_whoever_took_it_away(closed: Path):
+    """R1.5: a kill right after a spool was set aside, or a person who moves it away: a loss record says that it was."""
+    (closed / "spool.epoch").write_text("1")
+    (closed / "spool.db").rename(closed / "elsewhere.db")
+    collected = Collected(closed)
+    await eventually(lambda: _losses(collected.frozen))
+    (record,) = _losses(collected.frozen)
+    assert (record.kind, record.reason) == ("set_aside", "missing")
+    assert "epochs up to 1, was moved away or set aside" in record.detail
+    await collected.spool.stop()
+    again = Collected(closed)  # told once
+    assert [record.id for record in _losses(again.left)] == [record.id]
+    await again.spool.stop()
+
+
+async def test_new_directory_and_one_killed_at_its_first_start_have_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No false alarm: where nothing was ever accepted, nothing is told."""
+    killed: list[SpoolDb] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(SpoolDb, "remember_epoch", lambda self, n: killed.append(self) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            Collected(tmp_path)
+    killed[0].close()
+    collected = Collected(tmp_path)
+    await _goes_on(collected)
+    assert [len(results_of(message)) for message in collected.frozen] == [1]
+
+
+def _losses(messages: list[Frozen]) -> list[LossRecord]:
+    found = [codecs.decode(m.payload, LossRecord | list[LossRecord]).content for m in messages if "loss" in m.topic]
+    return [record for each in found for record in (each if isinstance(each, list) else [each])]
+
+
+@pytest.mark.parametrize(
+    ("harm", "given_up"),
+    [("body = x'7b226f'", 0), ("rule = 'rule-7'", 0), ("codec = 'jsoo'", 0), ("namespace = 'a/+b'", 1)],
+    ids=["body", "rule", "codec", "namespace"],
+)
+async def test_a_flipped_row_stops_no_other(tmp_path: Path, harm: str, given_up: int):
+    """R1.7: bits that changed in a waiting row, which SQLite cannot see: it is sent for the cloud to refuse, or given
+    up with a record; the others are folded and sent, and the account balances.
+    """
+    small = SpoolSettings(bytes_max=(1 << 20) + (1 << 17 if not given_up else 1 << 20))
+    first = Collected(tmp_path, window=UplinkSettings(window_messages=1, batch_results=1))  # a row each
+    for n in range(90):
+        first.accept(result(f"rule-{n % 3}", f"{n}-" + "y" * 400))
+    await first.spool.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "spool.db")) as raw:
+        assert raw.execute(f"UPDATE results SET {harm} WHERE id = 31 AND rule = 'rule-1'").rowcount == 1
+        raw.commit()
+    second = Collected(tmp_path, small, UplinkSettings(window_messages=1, batch_results=4))
+    for n in range(240):
+        second.accept(result("rule-1", f"{n}-" + "z" * 400))
+    await eventually(lambda: len(second.durable) == 240)
+    assert bool(second.spool.stats.folded) is not bool(given_up)
+    sent = list(second.left)
+    while second.spool.stats.pending:
+        before = second.spool.stats.confirmed + second.spool.stats.set_aside
+        epoch = second.spool.stats.previous[0] if second.spool.stats.previous else second.spool.stats.epoch
+        second.spool.confirm(Confirmation(str(epoch), 1000))
+        await eventually(lambda: second.spool.stats.confirmed + second.spool.stats.set_aside > before)  # noqa: B023
+    stats = second.spool.stats
+    assert not second.fatal
+    assert (stats.accepted, stats.dropped, stats.held) == (330, 0, 0)
+    assert stats.set_aside == given_up
+    assert sum(record.results for record in _losses(sent + second.frozen)) == stats.set_aside
+    await second.spool.stop()
 
 
 async def _runs_empty(collected: Collected) -> None:

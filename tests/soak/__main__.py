@@ -1,11 +1,12 @@
 """``python -m tests.soak --minutes M --seed S``: break everything, for as long as told, and print what became of it.
 
 Nine tenths of the time faults, one tenth calm with the memory watched, then everything must be confirmed and counted.
-With ``--kills N`` the faults end as soon as there were N kills and N power cuts; M minutes that are not enough for them
-are a failure then. Most processes start as forks of one that has imported their program, which is what makes a thousand
-kills fit; each seventh or so starts as a user's would, and the report tells the recovery of both.
-Beside it short lives of spool and store have their power cut at every operation, in each mode, again and again. Exit
-code 0 when nothing was lost, nothing doubled and everything recovered, else 1.
+With ``--kills N`` the faults end as soon as there were N kills and N power cuts, and come in longer bursts while there
+were fewer than there should be by then; M minutes that are not enough for them are a failure. Most processes start as
+forks of one that has imported their program, which is what makes a thousand kills fit; each seventh or so starts as a
+user's would, and the report tells the recovery of both. Beside it short lives of spool and store have their power cut
+at every operation, in each mode, again and again. Exit code 0 when nothing was lost, nothing doubled and everything
+recovered, else 1.
 """
 
 from __future__ import annotations
@@ -91,11 +92,30 @@ async def _calm(stack: Pipeline, nemesis: Nemesis, report: Report, seconds: floa
                 report.memory.setdefault(side, []).append((at, _rss_kib(child.process.pid)))
 
 
+async def _break(stack: Pipeline, nemesis: Nemesis, report: Report, kills: int) -> None:
+    """Faults, and then the calm."""
+    seconds = report.minutes * 60
+    calm = max(CALM_MIN_S, seconds * CALM_PART)
+    nemesis.start("cloud")
+    nemesis.start("edge")
+    await nemesis(time.monotonic() + max(0.0, seconds - calm), kills)
+    if kills and not report.has(kills):
+        report.problems.append(f"{report.minutes:.1f} minutes were not enough for {kills} kills and power cuts")
+    await _calm(stack, nemesis, report, calm)
+
+
+async def _account(stack: Pipeline, report: Report) -> None:
+    """What was accepted and counted, and the ledger's word on it."""
+    report.accepted, report.counted, report.lost, report.doubled = await stack.account()
+    balance, words = await stack.ledger()
+    report.ledger = {"ok": "balanced", "off": "OFF"}[balance] + (f": {'; '.join(words)}" if words else "")
+    if balance != "ok":
+        report.problems.append("the ledger is off")
+
+
 async def soak(broker: Broker, directory: Path, library: Path | None, report: Report, kills: int = 0) -> None:
     """Run it; what was found is in ``report``. ``kills`` end the faults early, 0: time alone does."""
     rng = random.Random(report.seed)
-    seconds = report.minutes * 60
-    calm = max(CALM_MIN_S, seconds * CALM_PART)
     await broker.start()
     async with Pipeline(broker, directory, rate=RATE) as stack:
         nemesis = Nemesis(stack, report, rng, library)
@@ -103,21 +123,12 @@ async def soak(broker: Broker, directory: Path, library: Path | None, report: Re
             for child in (stack.edge, stack.cloud):
                 child.nursery = Nursery(child.module, environment(library) if library else None)
                 nurseries.callback(child.nursery.close)
-            nemesis.start("cloud")
-            nemesis.start("edge")
-            await nemesis(time.monotonic() + max(0.0, seconds - calm), kills)
-            if kills and not report.has(kills):
-                report.problems.append(f"{report.minutes:.1f} minutes were not enough for {kills} kills and power cuts")
-            await _calm(stack, nemesis, report, calm)
-        try:
-            await stack.settled(SETTLE_S)
-            report.accepted, report.counted, report.lost, report.doubled = await stack.account()
-            balance, words = await stack.ledger()
-            report.ledger = {"ok": "balanced", "off": "OFF"}[balance] + (f": {'; '.join(words)}" if words else "")
-            if balance != "ok":
-                report.problems.append("the ledger is off")
-        except AssertionError as exc:
-            report.problems.append(str(exc))
+            try:
+                await _break(stack, nemesis, report, kills)
+                await stack.settled(SETTLE_S)
+                await _account(stack, report)
+            except AssertionError as exc:
+                report.problems.append(str(exc))
     await broker.stop()
 
 

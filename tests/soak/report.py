@@ -8,8 +8,30 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PROGRESS_S = 30.0
+SCHEDULED = Path("/proc/self/schedstat")  # of the main thread: nanoseconds that it ran, and that it waited for a CPU
+
+
+class Busy:
+    """How busy the machine is, as the main thread of this process has felt it since this object was made."""
+
+    def __init__(self) -> None:
+        self._begun = _scheduled()
+
+    @property
+    def slowdown(self) -> float:
+        """How much longer it took until something was done than it would have with a CPU that is always free; 1 where
+        the kernel does not say.
+        """
+        ran, waited = (now - then for now, then in zip(_scheduled(), self._begun, strict=True))
+        return 1 + waited / ran if ran else 1.0
+
+
+def _scheduled() -> tuple[int, int]:
+    fields = SCHEDULED.read_text().split() if SCHEDULED.exists() else ["0", "0"]
+    return int(fields[0]), int(fields[1])
 
 
 @dataclass
@@ -35,6 +57,7 @@ class Report:
     memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # side -> (seconds, KiB)
     problems: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    busy: Busy = field(default_factory=Busy)
     faults_s: float = 0.0  # how long there were faults
     _shown: float = 0.0
 
@@ -68,7 +91,8 @@ class Report:
         kills = sum(self.kills.values())
         memory = ", ".join(f"{side} {_slope(points)}" for side, points in self.memory.items())
         found = [
-            f"minutes     {(time.monotonic() - self.begun) / 60:.1f}  (faults for {self.faults_s / 60:.1f})",
+            f"minutes     {(time.monotonic() - self.begun) / 60:.1f}  (faults for {self.faults_s / 60:.1f}; "
+            f"waiting for a CPU made all of it {self.busy.slowdown:.1f} times as long)",
             f"accepted    {self.accepted}",
             f"counted     {self.counted}  (with those of which the edge died before it could say so)",
             f"lost        {self.lost}",
