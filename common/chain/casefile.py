@@ -18,7 +18,7 @@
         target: http://pages
 
 What a case does not mention may be anything. Each case runs on a hook point of its own, so no quota and no random
-number of one is seen by the next.
+number of one is seen by the next, and time stands still: ``now`` is 0.
 """
 
 from __future__ import annotations

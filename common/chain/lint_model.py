@@ -147,7 +147,7 @@ class Program:
         What else is called is a chain of its own, in which a goto stays.
         """
         sort, blocks = self._meant(unit, command)
-        return command.name == "exec" and sort == "block" and bool(blocks) and blocks[0].chain is unit.chain
+        return command.name == "exec" and sort == "block" and blocks is not None and blocks[0].chain is unit.chain
 
     def _meant(self, unit: Unit, command: n.Command) -> tuple[str, list[Unit] | None]:
         """What sort of target a literal exec, invoke or goto has, and its blocks; "" and None when nobody can tell."""

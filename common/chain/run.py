@@ -66,6 +66,20 @@ class Clock(Protocol):
         """Seconds that only grow, for the wall time, trace and token buckets."""
 
 
+class StoppedClock:
+    """The clock of a host that gives none: time stands still, and so what runs is the same each time.
+
+    ``now`` is 0, token buckets do not refill, and only the steps end a run that does not end by itself.
+    """
+
+    @staticmethod
+    def time() -> float:
+        """Always 0."""
+        return 0.0
+
+    monotonic = time
+
+
 class Host(Protocol):
     """What a run asks of the program that it belongs to."""
 

@@ -14,13 +14,12 @@ from common.chain.emitter import Config
 from common.chain.errors import NOWHERE, ChainError, MisuseError, Span
 from common.chain.linking import Linker
 from common.chain.nodes import BlockSource, ChainSource, LibSource
-from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run
+from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run, StoppedClock
 from common.chain.running import LinkedBlock, LinkedChain, LinkedLib, run_list
 from common.chain.signals import ERR, TERMINAL, Signal
 from common.chain.trace import close_trace
 from common.chain.values import MISSING
 from common.chain.verbs import COMMON, Verbs
-from common.clock import SystemClock
 
 
 class Program:
@@ -152,7 +151,7 @@ def evaluate(
     declared, words, limits = dict.fromkeys(given, access), Verbs(verbs), budgets or Budgets()
     linker = Linker(Config(declared, registry, words, missing == "strict"), _SHARED, limits, {})
     lib = linker.link(LibSource("main", (ChainSource("main", (BlockSource("main", text),)),)))
-    clock = clock or SystemClock()
+    clock = clock or StoppedClock()
     program = Program(
         [lib], budgets=limits, verbs=words, inputs=declared, default="reject", fail="reject", random=Random(seed),
         clock=clock, take=Buckets(clock.monotonic).take,
