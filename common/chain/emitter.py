@@ -126,6 +126,7 @@ class Emitter:
         self.scopes, self.config = scopes, config
         self.out: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self._registers: dict[int, str] = {}  # id of a constant -> its name
         self.notes: dict[str, str] = {}
         self.links: dict[tuple[Any, ...], Link] = {}
         self.errors: list[ChainError] = []
@@ -182,11 +183,10 @@ class Emitter:
 
     def constant(self, value: Any, note: str) -> Any:
         """An object of the compiler's own as a global of the function; ``note`` says what it is, for ``explain``."""
-        for register, known in self.constants.items():
-            if known is value:
-                return py.name(register)
-        register = f"k{len(self.constants)}"
-        self.constants[register], self.notes[register] = value, note
+        register = self._registers.get(id(value))
+        if register is None:
+            register = self._registers[id(value)] = f"k{len(self.constants)}"
+            self.constants[register], self.notes[register] = value, note
         return py.name(register)
 
     def link(self, what: str, *data: Any, span: Span = NOWHERE) -> Any:

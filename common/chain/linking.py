@@ -30,6 +30,7 @@ from common.chain.signals import Signal
 from common.chain.support import NAMES
 from common.chain.trace import trace_begin, trace_called, trace_end, trace_mark
 
+TARGET_CHARS_MAX = 200  # of an id in a message
 TRACING = {
     "trace_begin": trace_begin, "trace_end": trace_end, "trace_mark": trace_mark, "trace_called": trace_called,
 }  # fmt: skip
@@ -244,8 +245,9 @@ def resolve_goto(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> 
 
 
 def unknown_target(what: str, sort: str, id: str) -> str:
-    """The message for a target that is not there, on loading and in a run."""
-    return f'{what}: there is no {sort or "block or chain"} "{id}"'
+    """The message for a target that is not there, on loading and in a run, where any text may stand for the id."""
+    shown = id if len(id) <= TARGET_CHARS_MAX else f"{id[:TARGET_CHARS_MAX]}..."
+    return f'{what}: there is no {sort or "block or chain"} "{shown}"'
 
 
 def near_targets(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> list[str]:

@@ -47,6 +47,8 @@ class Budgets:
     """One string, in UTF-8. ``PC-LIMIT-STRING``."""
     collection_items_max: int = 10_000
     """Items of one list, map or set that a chain makes grow. ``PC-LIMIT-COLLECTION``."""
+    outcome_chars_max: int = 16_777_216
+    """Value, error, ``$resp`` and outputs together, as often as a walk comes by them. ``PC-LIMIT-OUTCOME``."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a budget that nothing could keep to."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from common.chain.bounds import check_walkable
 from common.chain.buckets import Buckets
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
 from common.chain.compiler import FILE_NAME, Cache
 from common.chain.emitter import Config
-from common.chain.errors import NOWHERE, ChainError, MisuseError, Span
+from common.chain.errors import NOWHERE, ChainError, LimitError, MisuseError, Span
 from common.chain.linking import Linker
 from common.chain.nodes import BlockSource, ChainSource, LibSource
 from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run, StoppedClock
@@ -75,9 +76,21 @@ class Runner:
         else:
             if not run.ok:
                 run.verb, run.decided, run.target = run.program.fail, False, ""
+        if run.changed or not run.value.__class__ is run.error.__class__ is run.resp.__class__ is str:
+            _checked(run)
         if trace is not None:
             close_trace(run)
         return run
+
+
+def _checked(run: Run) -> None:
+    """The run fails where the host could not walk what it gives."""
+    given = [run.value, run.error, run.resp, *run.outputs.values()]
+    try:
+        check_walkable(given, run.program.budgets.outcome_chars_max)
+    except LimitError as error:
+        run.value = run.resp = ""
+        failed(run, error)
 
 
 def failed(run: Run, error: Exception) -> None:

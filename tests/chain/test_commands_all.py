@@ -19,9 +19,10 @@ from common.chain.commands.bind import bind
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.reference import reference
 from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Kind, Opt, Param, Registry, Spec, Static
+from common.chain.comparing import equal
 from common.chain.errors import LimitError, MisuseError
 from common.chain.runtime import evaluate
-from common.chain.values import MISSING, Set, equal, text
+from common.chain.values import MISSING, Set, text
 from common.errors import TopicError
 from tests.chain.fake_run import FakeRun
 from tests.chain.test_values import VALUES

@@ -312,6 +312,14 @@ drop"""
     assert all(entry[0] == "main" and entry[5] >= 0 for entry in trace)
 
 
+def test_trace_has_values_as_they_were() -> None:
+    """What a later statement changes in a collection is not in the entries before; what holds itself has an entry."""
+    trace: list[Any] = []
+    point(lib(m="a = []\nlist-push a 1\nb = $a\nlist-push a $a\nb = $a")).run({}, trace)
+    assert [entry[4] for entry in trace][:4] == [[], 1, [1], 2]
+    assert trace[4][4][1] is trace[4][4]
+
+
 def test_a_traced_run_decides_as_an_untraced_one() -> None:
     """The same program, compiled with trace."""
     made = point(lib(main={"a": 'x = $(exec _b)\nforward "${x}"', "_b": "return $REQ.u"}))
