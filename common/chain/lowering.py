@@ -40,9 +40,10 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
         return py.call("loose_equal", [left[0], right[0]], e.span)
     if "str" in (left[1], right[1]):
         return py.compare(left[0], py.EQ, right[0])
-    first, held = e.named(left[0])
-    is_text = py.class_is(first, "str")
-    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]], e.span))
+    first, a = e.named(left[0])
+    second, b = e.named(right[0])
+    are_texts = py.classes_are(first, second, "str")
+    return py.choose(are_texts, py.compare(a, py.EQ, b), py.call("equal", [a, b], e.span))
 
 
 def _equals_constant(e: Expressions, left: Typed, value: Any, *, loose: bool) -> Any:

@@ -346,6 +346,11 @@ def test_run_with_bad_input(tmp_path: Path, chains: Path, name: str, text: str, 
 # -- explain, fmt ------------------------------------------------------------------------------------------------------
 
 
+def test_the_example_is_in_the_one_form() -> None:
+    """What users copy is what ``fmt`` writes."""
+    assert cli("fmt", GATEWAY, "--check").exit_code == FINE
+
+
 def test_explain(chains: Path, rules: Path) -> None:
     """Every line of the text is shown, with code below; --hook-point shows one list alone."""
     both = cli("explain", chains)
