@@ -100,7 +100,7 @@ class Linker:
     def _function(self, lib: LinkedLib, block: LinkedBlock) -> tuple[LinkedBlock, dict[str, Any], Compiled]:
         """Make the function of one block; its links are not in its globals yet. Raises ChainErrors."""
         compiled = self._cache.compiled(block.source.text, self.config)
-        lib.writes = lib.writes or compiled.writes
+        lib.writes, lib.builds = lib.writes or compiled.writes, lib.builds or compiled.builds
         names = {**self._names, **compiled.constants, "__block__": block}
         block.function = FunctionType(compiled.code, names, block.name)
         return block, names, compiled

@@ -94,6 +94,7 @@ class Host(Protocol):
     libs: tuple[Any, ...]
     inputs: Mapping[str, Access]
     writes: bool
+    builds: bool
     random: Random
     monotonic: Callable[[], float]
     time: Callable[[], float]

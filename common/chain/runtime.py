@@ -45,7 +45,7 @@ class Program:
         self.monotonic, self.time = clock.monotonic, clock.time
         self.items_max = budgets.collection_items_max
         self.stretch = min(STEPS_BETWEEN_LOOKS, budgets.steps_max)
-        self.writes = any(lib.writes for lib in libs)
+        self.writes, self.builds = any(lib.writes for lib in libs), any(lib.builds for lib in libs)
 
 
 class Runner:
@@ -76,14 +76,14 @@ class Runner:
         else:
             if not run.ok:
                 run.verb, run.decided, run.target = run.program.fail, False, ""
-        if run.changed or not run.value.__class__ is run.error.__class__ is run.resp.__class__ is str:
-            _checked(run)
+        if run.program.builds and (run.__dict__ or run.value.__class__ is not str):  # else it gives texts only
+            _check_outcome(run)
         if trace is not None:
             close_trace(run)
         return run
 
 
-def _checked(run: Run) -> None:
+def _check_outcome(run: Run) -> None:
     """The run fails where the host could not walk what it gives."""
     given = [run.value, run.error, run.resp, *run.outputs.values()]
     try:
