@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.measure import Row, median
 from common.chain.hookpoint import Access, Engine, HookPoint
 from common.chain.nodes import BlockSource, ChainSource, LibSource
+from common.clock import SystemClock
 
 SIZES = "SML"
 SEGMENTS, PAIRS, CANDIDATES, BRANCHES, ENTRIES = (4, 12, 32), (4, 16, 64), (3, 8, 16), (3, 8, 16), (4, 16, 64)
@@ -304,7 +305,7 @@ def run(rounds: int) -> list[Row]:
 
 def _ready(case: Case) -> Callable[[], Any]:
     """The case as a call, after its result was checked."""
-    point = HookPoint("bench", engine=Engine(), inputs=dict.fromkeys(case.inputs, Access.READ_ONLY))
+    point = HookPoint("bench", engine=Engine(clock=SystemClock()), inputs=dict.fromkeys(case.inputs, Access.READ_ONLY))
     point.mount(case.lib)
     outcome = point.run(case.inputs)
     if outcome.value != case.result or not outcome.ok:

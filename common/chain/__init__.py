@@ -1,8 +1,8 @@
 """The process-chain language: rules that read a context, decide, rewrite, and end in a verb that the host interprets.
 
-A library of its own: it knows nothing of messages or MQTT, and of the rest of fieldpost only the clock, the default of
-an engine. A host declares a hook point (inputs, verbs, commands), mounts lists of chains on it, runs them, and looks at
-the outcome.
+A library of its own: it knows nothing of messages or MQTT, and nothing of the rest of fieldpost. A host declares a hook
+point (inputs, verbs, commands), mounts lists of chains on it, runs them, and looks at the outcome. Clock and log are
+passed in.
 
     text -> lexer -> nodes -> scopes -> compiler -> one Python function a block -> runtime
 

@@ -18,7 +18,7 @@
         target: http://pages
 
 What a case does not mention may be anything. Each case runs on a hook point of its own, so no quota and no random
-number of one is seen by the next.
+number of one is seen by the next, and time stands still: ``now`` is 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from common.chain import values
+from common.chain import comparing, values
 from common.chain.chainfile import global_chains
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
@@ -152,6 +152,6 @@ class _CaseFile:
 def _difference(key: str, expected: Any, seen: Any) -> str:
     """One line that says how an expectation did not hold, empty where it did."""
     seen = list(seen) if key == "output" else seen
-    if values.equal(expected, seen):
+    if comparing.equal(expected, seen):
         return ""
-    return f"{key}: expected {values.to_json(expected)}, got {values.to_json(seen)}"
+    return f"{key}: expected {values.shown(expected)}, got {values.shown(seen)}"

@@ -17,7 +17,7 @@ from common.chain import nodes as n
 from common.chain import pycode as py
 from common.chain.compiler_statements import Statements
 from common.chain.compiler_variables import MISSING, hoisted_of, local_of
-from common.chain.emitter import CHAIN_PREFIX, Config, Form, Link, Need, Result, may_write
+from common.chain.emitter import CHAIN_PREFIX, Config, Form, Link, Need, Result, may_build, may_write
 from common.chain.errors import ChainError, ChainErrors
 from common.chain.parser import parse
 from common.chain.run import Access
@@ -34,7 +34,7 @@ CACHED_BLOCKS_MAX = 4096
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """The code of a block, without its tree, which is much larger. ``writes``: it may change a collection, or run what
-    does.
+    does. ``builds``: it may put one collection into another, or run what does.
     """
 
     code: CodeType
@@ -42,6 +42,7 @@ class Compiled:
     notes: dict[str, str]
     links: tuple[Link, ...]
     writes: bool
+    builds: bool
 
 
 class Cache:
@@ -97,7 +98,8 @@ def translate(text: str, config: Config) -> tuple[Compiled, ast.Module]:
         message = "this block nests too many statements and $(...) in one another"
         raise ChainErrors([ChainError("PC-LINK-COMPLEX", message, body.span)]) from None
     function = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
-    return Compiled(function, e.constants, e.notes, tuple(e.links.values()), may_write(body, scopes)), tree
+    effects = may_write(body, scopes), may_build(body, scopes)
+    return Compiled(function, e.constants, e.notes, tuple(e.links.values()), *effects), tree
 
 
 def _statements(e: Statements, body: n.Body) -> list[Any]:

@@ -26,6 +26,7 @@ from common.chain.verbs import Verbs
 
 CHAIN_PREFIX = "c:"
 """Before the name of a chain variable among what is known."""
+_RUNS_OR_WRITES = frozenset(("exec", "invoke", "goto", "delete"))
 GUARDS_MAX = 200
 """``$(...)`` of one statement that can fail; each nests the rest of its statement one level deeper."""
 
@@ -126,6 +127,7 @@ class Emitter:
         self.scopes, self.config = scopes, config
         self.out: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self._registers: dict[int, str] = {}  # id of a constant -> its name
         self.notes: dict[str, str] = {}
         self.links: dict[tuple[Any, ...], Link] = {}
         self.errors: list[ChainError] = []
@@ -182,11 +184,10 @@ class Emitter:
 
     def constant(self, value: Any, note: str) -> Any:
         """An object of the compiler's own as a global of the function; ``note`` says what it is, for ``explain``."""
-        for register, known in self.constants.items():
-            if known is value:
-                return py.name(register)
-        register = f"k{len(self.constants)}"
-        self.constants[register], self.notes[register] = value, note
+        register = self._registers.get(id(value))
+        if register is None:
+            register = self._registers[id(value)] = f"k{len(self.constants)}"
+            self.constants[register], self.notes[register] = value, note
         return py.name(register)
 
     def link(self, what: str, *data: Any, span: Span = NOWHERE) -> Any:
@@ -339,17 +340,30 @@ def has_substitution(node: object) -> bool:
 
 def may_write(node: object, scopes: Scopes) -> bool:
     """True where running ``node`` may change a collection, or runs what is not seen here."""
-    for part in walk(node):
-        if isinstance(part, n.Assignment) and part.target.steps:
-            return True
-        if isinstance(part, n.Command):
-            bound = scopes.bound.get(id(part))
-            spec = bound.spec if bound is not None else None
-            if spec is None or spec.needs_run or "writes" in spec.effects or part.name in ("exec", "invoke", "delete"):
-                return True
-            if bound is not None and any(
-                isinstance(arg, n.Variable) and arg.steps and param.kind in (Kind.UPDATE, Kind.WRITE)
-                for arg, param in zip(bound.args, spec.params, strict=False)
-            ):
-                return True
-    return False
+    return any(_changes(part, scopes) or _needs_run(part, scopes) for part in walk(node))
+
+
+def may_build(node: object, scopes: Scopes) -> bool:
+    """True where running ``node`` may put one collection into another, or runs what is not seen here."""
+    return any(isinstance(part, n.ListLiteral | n.MapLiteral) or _changes(part, scopes) for part in walk(node))
+
+
+def _needs_run(part: object, scopes: Scopes) -> bool:
+    """A command that gets the run, and so may do what it likes."""
+    bound = scopes.bound.get(id(part))
+    return bound is not None and bound.spec.needs_run
+
+
+def _changes(part: object, scopes: Scopes) -> bool:
+    """A statement that changes a collection by its kind, or a command that is not known or runs other blocks."""
+    if isinstance(part, n.Assignment):
+        return bool(part.target.steps)
+    if not isinstance(part, n.Command):
+        return False
+    bound = scopes.bound.get(id(part))
+    if bound is None or "writes" in bound.spec.effects or part.name in _RUNS_OR_WRITES:
+        return True
+    return any(
+        isinstance(arg, n.Variable) and arg.steps and param.kind in (Kind.UPDATE, Kind.WRITE)
+        for arg, param in zip(bound.args, bound.spec.params, strict=False)
+    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
 
 SOURCE_CHARS_MAX = 160  # of the source line in the text of an error
+TOO_MUCH = "too much is wrong to go on: behind this there may be more errors"
+"""The message of ``PC-PARSE-MANY``, the last of the errors of a text that was not read to its end."""
 
 _T = TypeVar("_T")
 

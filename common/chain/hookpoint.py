@@ -17,14 +17,13 @@ from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
 from common.chain.compiler import Cache
 from common.chain.emitter import Config
-from common.chain.errors import ChainError, ChainErrors
-from common.chain.linking import Linker
+from common.chain.errors import ChainErrors
+from common.chain.linking import Linker, duplicate
 from common.chain.nodes import LibSource
-from common.chain.run import Access, Budgets, Clock, Outcome
+from common.chain.run import Access, Budgets, Clock, Outcome, StoppedClock
 from common.chain.running import LinkedLib
 from common.chain.runtime import Program, Runner
 from common.chain.verbs import COMMON, Shape, Verbs
-from common.clock import SystemClock
 
 MISSING_POLICIES = ("lenient", "strict")
 
@@ -33,8 +32,8 @@ class Engine:
     """What hook points share: commands, global chains, compiled code, token buckets, the random generator.
 
     Arguments: ``commands``, the registry; ``libs``, the global chains by id; ``budgets`` of every run; ``seed`` of the
-    generator behind ``choice`` and ``chance``, None for one that cannot be foreseen; ``clock``; ``log``, which gets the
-    lines of ``echo`` and the errors that end runs, for debugging.
+    generator behind ``choice`` and ``chance``, None for one that cannot be foreseen; ``clock``, the host's, without
+    which time stands still; ``log``, which gets the lines of ``echo`` and the errors that end runs, for debugging.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class Engine:
         log: Callable[[str], None] | None = None,
     ) -> None:
         self.commands, self.libs, self.budgets = commands, dict(libs or {}), budgets or Budgets()
-        self.clock: Clock = clock or SystemClock()
+        self.clock: Clock = clock or StoppedClock()
         self.random, self.log, self.cache = Random(seed), log, Cache()
         self.take = Buckets(self.clock.monotonic).take
 
@@ -104,18 +103,21 @@ class HookPoint(Runner):
         return self.mount_all([source])[0]
 
     def mount_all(self, sources: Iterable[LibSource]) -> list[Mounted]:
-        """Mount several lists in one step: all, or none."""
+        """Mount several lists in one step: all, or none. Raises ChainErrors with all that is wrong with them and with
+        the global chains.
+        """
+        linker = self._linker(traced=False)
+        errors = list(linker.errors)
         made: list[Mounted] = []
-        errors: list[ChainError] = []
         ids = {mounted.id for mounted in self.mounted}
         for source in sources:
+            linked, found = linker.linked(source)
             if source.id in ids:
-                errors.append(ChainError("PC-LINK-DUPLICATE", f"a list with the id {source.id} is mounted already"))
+                blocks = [block for chain in linked.chains for block in chain.blocks]
+                found.append(duplicate(f"a list with the id {source.id} is mounted already", source.id, blocks))
             ids.add(source.id)
-            try:
-                made.append(Mounted(source, self._linker(traced=False).link(source)))
-            except ChainErrors as found:
-                errors += found.errors
+            errors += found
+            made.append(Mounted(source, linked))
         if errors:
             raise ChainErrors(errors)
         self._swap((*self.mounted, *made))

@@ -159,7 +159,7 @@ class Lexer(Reading):
             variable, end = read_path(self._text, start, end, self.places)
         except PathError as wrong:
             self._bad(wrong.code, wrong.message, wrong.start, wrong.end)
-            return self._behind_path(start)
+            return max(self._behind_path(start), wrong.end)
         return self._argument("variable", variable, start, end)
 
     def _behind_path(self, start: int) -> int:

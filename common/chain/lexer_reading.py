@@ -78,5 +78,5 @@ class Reading:
 
 def _quoted(run: str) -> str:
     """The run of characters as one string: variables in braces, quotes gone."""
-    braced = re.sub(r"\$([A-Za-z_][\w.-]*\w|[A-Za-z_])", r"${\1}", run)
+    braced = re.sub(rf"\$({_PATH.pattern})", r"${\1}", run)
     return '"' + braced.replace('"', "") + '"'

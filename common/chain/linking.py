@@ -13,7 +13,7 @@ from typing import Any
 
 from common.chain.compiler import Cache, Compiled
 from common.chain.emitter import Config, Link
-from common.chain.errors import ChainError, ChainErrors, MisuseError
+from common.chain.errors import ChainError, ChainErrors, MisuseError, Span
 from common.chain.nodes import LibSource
 from common.chain.run import Budgets, Run
 from common.chain.running import (
@@ -30,13 +30,16 @@ from common.chain.signals import Signal
 from common.chain.support import NAMES
 from common.chain.trace import trace_begin, trace_called, trace_end, trace_mark
 
+TARGET_CHARS_MAX = 200  # of an id in a message
 TRACING = {
     "trace_begin": trace_begin, "trace_end": trace_end, "trace_mark": trace_mark, "trace_called": trace_called,
 }  # fmt: skip
 
 
 class Linker:
-    """Links lists for one configuration. ``libs`` are the global chains, which everything linked here may call."""
+    """Links lists for one configuration. ``libs`` are the global chains, which everything linked here may call;
+    ``errors`` is what is wrong with them.
+    """
 
     def __init__(self, config: Config, cache: Cache, budgets: Budgets, libs: Mapping[str, LibSource]) -> None:
         self.config, self._cache, self._budgets = config, cache, budgets
@@ -44,13 +47,19 @@ class Linker:
         self._names = {**NAMES, **(TRACING if config.traced else {})}
         made = [self._shape(source) for source in libs.values()]
         self.globals = {lib.id: lib for lib, _ in made}
-        self._finish(made)
+        self.errors = tuple(self._finish(made))
 
     def link(self, source: LibSource) -> LinkedLib:
         """Link one list. Raises ChainErrors with all that is wrong with it."""
+        lib, errors = self.linked(source)
+        if errors:
+            raise ChainErrors(errors)
+        return lib
+
+    def linked(self, source: LibSource) -> tuple[LinkedLib, list[ChainError]]:
+        """As ``link``, with all that is wrong instead of raising it."""
         made = self._shape(source)
-        self._finish([made])
-        return made[0]
+        return made[0], self._finish([made])
 
     def _shape(self, source: LibSource) -> tuple[LinkedLib, list[ChainError]]:
         """Chains and blocks in their order, without functions yet."""
@@ -61,14 +70,17 @@ class Linker:
             chain = LinkedChain(chain_source.id, lib, chain_source.run is not False)
             ordered = sorted(chain_source.blocks, key=lambda block: block.priority)
             chain.blocks = tuple(LinkedBlock(block, chain, at) for at, block in enumerate(ordered))
-            errors += _twice([block.id for block in ordered], "block", chain.name)
+            errors += _twice(chain.blocks, "block")
             chains.append(chain)
-        errors += _twice([chain.id for chain in chains], "chain", lib.id)
+        errors += _twice(chains, "chain")
         lib.chains = tuple(chains)
         return lib, errors
 
-    def _finish(self, made: Sequence[tuple[LinkedLib, list[ChainError]]]) -> None:
-        """Give every block its function, then every function its targets, and every list what runs by itself."""
+    def _finish(self, made: Sequence[tuple[LinkedLib, list[ChainError]]]) -> list[ChainError]:
+        """Give every block its function, then every function its targets, and every list what runs by itself.
+
+        Returns all that is wrong.
+        """
         errors: list[ChainError] = []
         linked: list[tuple[LinkedBlock, dict[str, Any], Compiled]] = []
         for lib, found in made:
@@ -83,13 +95,12 @@ class Linker:
             lib.listed = tuple(chain for chain in lib.chains if chain.runs)
         for block, names, compiled in linked:
             errors += self._links(block, names, compiled)
-        if errors:
-            raise ChainErrors(errors)
+        return errors
 
     def _function(self, lib: LinkedLib, block: LinkedBlock) -> tuple[LinkedBlock, dict[str, Any], Compiled]:
         """Make the function of one block; its links are not in its globals yet. Raises ChainErrors."""
         compiled = self._cache.compiled(block.source.text, self.config)
-        lib.writes = lib.writes or compiled.writes
+        lib.writes, lib.builds = lib.writes or compiled.writes, lib.builds or compiled.builds
         names = {**self._names, **compiled.constants, "__block__": block}
         block.function = FunctionType(compiled.code, names, block.name)
         return block, names, compiled
@@ -166,11 +177,23 @@ _LINKS: dict[str, Callable[[Linker, LinkedBlock, Link], Any]] = {
 }
 
 
-def _twice(ids: Sequence[str], what: str, where: str) -> Iterator[ChainError]:
-    """An error for every id that is there twice."""
-    for at, id in enumerate(ids):
-        if id in ids[:at]:
-            yield ChainError("PC-LINK-DUPLICATE", f"there are two {what}s with the id {id}", where=where)
+def _twice(items: Sequence[LinkedBlock] | Sequence[LinkedChain], what: str) -> Iterator[ChainError]:
+    """An error for every block or chain whose id another one before it has."""
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            blocks = (item,) if isinstance(item, LinkedBlock) else item.blocks
+            yield duplicate(f"there are two {what}s with the id {item.id}", item.name, blocks)
+        seen.add(item.id)
+
+
+def duplicate(message: str, where: str, blocks: Sequence[LinkedBlock]) -> ChainError:
+    """The error for an id that is there already, told at the first line of what has it again."""
+    if not blocks:
+        return ChainError("PC-LINK-DUPLICATE", message, where=where)
+    text = blocks[0].source.text
+    span = Span(1, 1, 1, len(text.partition("\n")[0]) + 1)
+    return ChainError("PC-LINK-DUPLICATE", message, span).at(blocks[0].where, text)
 
 
 # -- targets -----------------------------------------------------------------------------------------------------------
@@ -222,8 +245,9 @@ def resolve_goto(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> 
 
 
 def unknown_target(what: str, sort: str, id: str) -> str:
-    """The message for a target that is not there, on loading and in a run."""
-    return f'{what}: there is no {sort or "block or chain"} "{id}"'
+    """The message for a target that is not there, on loading and in a run, where any text may stand for the id."""
+    shown = id if len(id) <= TARGET_CHARS_MAX else f"{id[:TARGET_CHARS_MAX]}..."
+    return f'{what}: there is no {sort or "block or chain"} "{shown}"'
 
 
 def near_targets(chain: LinkedChain, libs: Mapping[str, LinkedLib], id: str) -> list[str]:

@@ -76,7 +76,8 @@ def _load_errors(lists: Iterable[LibSource], host: HookPoint) -> Iterator[Findin
             for chain in lib.chains
             for block in chain.blocks
         }
-        yield from (_of_error(error, blocks) for error in wrong.errors)
+        found = (_of_error(error, blocks) for error in wrong.errors)
+        yield from dict.fromkeys(found)  # each once: a list may be a global chain, too
 
 
 def _of_error(error: ChainError, blocks: dict[str, tuple[LibSource, BlockSource]]) -> Finding:

@@ -20,7 +20,8 @@ LEAVE, JUMP, LOOP = "exit", "goto", "loop"
 Ways = frozenset[str]
 _GOES_ON: Ways = frozenset((OK, ERR, RAISED))
 _BOTH: Ways = frozenset((OK, ERR))
-_CYCLE: Ways = frozenset((OK, ERR, VERB))  # of a block that calls itself
+_ANY_END: Ways = frozenset((OK, ERR, RAISED, VERB))
+"""Of a call of which nobody can tell where it goes, and of one within a circle of calls."""
 _LEVELS = {"block": RETURN, "chain": TO_CHAIN, "lib": TO_LIST}
 
 
@@ -56,10 +57,12 @@ class Flow:
         """How an exec or invoke can end: a return or an error of the callee is its answer, a verb passes through."""
         blocks = self._program.called(unit, command)
         if blocks is None:
-            return frozenset((OK, ERR, RAISED, VERB))
+            return _ANY_END
         found: set[str] = set()
         for block in blocks:
-            found |= self._ways.get(block, _CYCLE)
+            found |= self._ways.get(block, _ANY_END)
+        if JUMP in found and not self._program.inlined(unit, command):
+            found = found - {JUMP} | _ANY_END
         back = {OK if way in (RETURN, TO_CHAIN, TO_LIST) else RAISED if way == ERROR else way for way in found}
         return frozenset(back) or frozenset((OK,))
 
@@ -258,7 +261,8 @@ class _Walk:
 
     def _for(self, node: n.For) -> Ways:
         inside = self.body(node.body) - _GOES_ON - {LOOP}
-        return frozenset((OK,)) | inside | self._arguments((node.collection,))
+        certain = isinstance(node.collection, n.ListLiteral | n.MapLiteral)  # what is no collection is a fault
+        return (frozenset((OK,)) if certain else _BOTH) | inside | self._arguments((node.collection,))
 
     def _match_result(self, node: n.MatchResult) -> Ways:
         found = set(self.statement(node.command) - _GOES_ON)

@@ -139,17 +139,29 @@ class Program:
 
     def called(self, unit: Unit, command: n.Command) -> list[Unit] | None:
         """The blocks that a literal exec, invoke or goto runs, in their order; None when nobody can tell."""
+        return self._meant(unit, command)[1]
+
+    def inlined(self, unit: Unit, command: n.Command) -> bool:
+        """True for the exec of a block of the own chain: it runs in the caller's place, so that its goto leaves both.
+
+        What else is called is a chain of its own, in which a goto stays.
+        """
+        sort, blocks = self._meant(unit, command)
+        return command.name == "exec" and sort == "block" and blocks is not None and blocks[0].chain is unit.chain
+
+    def _meant(self, unit: Unit, command: n.Command) -> tuple[str, list[Unit] | None]:
+        """What sort of target a literal exec, invoke or goto has, and its blocks; "" and None when nobody can tell."""
         bound = unit.scopes.bound.get(id(command))
         if command.name not in CALLS or bound is None or not bound.args or not isinstance(bound.args[0], n.Text):
-            return None
+            return "", None
         only = sort_of(bound)
         for sort, key in _meanings(unit, tuple(bound.args[0].value.split(":"))):
             if only not in ("", sort) or key[0] not in ("", unit.lib.id, *self._globals):
                 continue
             found = self._ids.get((sort, *key), [])
             if found:
-                return found if sort == "block" else [called for called in found if called.block.run is not False]
-        return None
+                return sort, found if sort == "block" else [each for each in found if each.block.run is not False]
+        return "", None
 
     def _index(self) -> dict[tuple[str, ...], list[Unit]]:
         """The blocks behind every id: (sort, list, chain, block) as far as needed, the list "" for any global chain."""

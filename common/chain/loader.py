@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.errors import TOO_MUCH, ChainError, ChainErrors, Span
 from common.chain.nodes import BlockSource, ChainSource, LibSource
 
 TEXT_BYTES_MAX = 4 * 1024 * 1024
 DEPTH_MAX = 16  # libyaml's composer recurses in C: deep nesting would end the process
 BLOCKS_MAX = 10_000  # aliases followed
+ERRORS_MAX = 50  # of one document: what is behind the last one is not looked at
 
 _ID = re.compile(r"\w[\w./@-]*")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -100,8 +101,11 @@ class _Pairs(list[Any]):
 
 
 def _check_size(text: str, file: str) -> None:
-    if len(text) > TEXT_BYTES_MAX:
-        raise ChainErrors([ChainError("PC-PARSE-SIZE", f"{file or 'the text'} is larger than {TEXT_BYTES_MAX} bytes")])
+    data = text.encode(errors="surrogatepass")
+    if len(data) > TEXT_BYTES_MAX:
+        line = data.count(b"\n", 0, TEXT_BYTES_MAX) + 1
+        message = f"a file has at most {TEXT_BYTES_MAX} bytes, this one has {len(data)}"
+        raise ChainErrors([_Document(text, file).error("PC-PARSE-SIZE", message, line)])
 
 
 def _check_depth(text: str) -> None:
@@ -168,7 +172,8 @@ class _Document:
 
     def _wrong(self, code: str, message: str, line: int, where: str = "") -> None:
         self._errors.append(self.error(code, message, line, where))
-        if len(self._errors) == 50:
+        if len(self._errors) == ERRORS_MAX:
+            self._errors.append(self.error("PC-PARSE-MANY", TOO_MUCH, line, where))
             raise ChainErrors(self._errors)
 
     def _items(self, node: Any, what: str, where: str) -> Iterator[tuple[str, int, _Value]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from common.chain import comparing, values
 from common.chain import nodes as n
 from common.chain import pycode as py
-from common.chain import values
 from common.chain.commands.spec import BoundCall
 from common.chain.compiler_expressions import Expressions
 from common.chain.emitter import Form, Result, ok, pred
@@ -32,7 +32,7 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
     if py.is_const(left[0]) and not py.is_const(right[0]):
         left, right = right, left
     if py.is_const(left[0]):
-        same = values.loose_equal if loose else values.equal
+        same = comparing.loose_equal if loose else comparing.equal
         return py.const(same(left[0].value, right[0].value))
     if py.is_const(right[0]):
         return _equals_constant(e, left, right[0].value, loose=loose)
@@ -40,9 +40,10 @@ def equality(e: Expressions, left: Typed, right: Typed, *, loose: bool) -> Any:
         return py.call("loose_equal", [left[0], right[0]], e.span)
     if "str" in (left[1], right[1]):
         return py.compare(left[0], py.EQ, right[0])
-    first, held = e.named(left[0])
-    is_text = py.class_is(first, "str")
-    return py.choose(is_text, py.compare(held, py.EQ, right[0]), py.call("equal", [held, right[0]], e.span))
+    first, a = e.named(left[0])
+    second, b = e.named(right[0])
+    are_texts = py.classes_are(first, second, "str")
+    return py.choose(are_texts, py.compare(a, py.EQ, b), py.call("equal", [a, b], e.span))
 
 
 def _equals_constant(e: Expressions, left: Typed, value: Any, *, loose: bool) -> Any:
@@ -69,7 +70,7 @@ def ordering(e: Expressions, operator: str, left: Typed, right: Typed, strict: b
         left, right, operator = right, left, _MIRRORED[operator]
     if py.is_const(left[0]):
         given = left[0].value, right[0].value
-        return py.const(numbers(operator, *given) if strict else values.compare(operator, *given))
+        return py.const(numbers(operator, *given) if strict else comparing.compare(operator, *given))
     if py.is_const(right[0]) and type(right[0].value) in (int, float):
         first, held = e.named(left[0])
         is_int = py.class_is(first, "int")
@@ -122,7 +123,7 @@ def _oneof(e: Expressions, node: n.Command, bound: BoundCall) -> Result | None:
     value, type_ = e.sequence([(first, "peek")])[0]
     choices = py.const(tuple(item.value for item in candidates))
     if py.is_const(value):
-        return pred(py.const(any(values.equal(value.value, item.value) for item in candidates)))
+        return pred(py.const(any(comparing.equal(value.value, item.value) for item in candidates)))
     if classes == {str}:
         return pred(py.compare(value, py.IN, choices))
     if classes == {int}:

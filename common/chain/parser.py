@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import NoReturn
 
-from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.errors import ChainErrors, Span
 from common.chain.lexer_reading import Token
 from common.chain.nodes import (
     Body,
@@ -50,7 +50,8 @@ def parse(text: str) -> Body:
         raise ChainErrors([shown.error("PC-PARSE-CHARACTER", message, exc.start, exc.end)]) from None
     if size > BLOCK_BYTES_MAX:
         message = f"the block has {size} bytes, {BLOCK_BYTES_MAX} are allowed: divide it into blocks, or exec one"
-        raise ChainErrors([ChainError("PC-PARSE-SIZE", message)])
+        fits = len(text.encode()[:BLOCK_BYTES_MAX].decode(errors="ignore"))
+        raise ChainErrors([Places(text).error("PC-PARSE-SIZE", message, fits, fits + 1)])
     return _Parser(text).block()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from common.chain.errors import ChainError, ChainErrors, Span
+from common.chain.errors import TOO_MUCH, ChainError, ChainErrors, Span
 from common.chain.lexer import Lexer
 from common.chain.lexer_reading import ERRORS_MAX, Token
 from common.chain.nodes import (
@@ -70,7 +70,8 @@ class Arguments(ABC):
         """Raise what was found, in the order of the text."""
         errors = [error for _, error in sorted(self.errors, key=lambda pair: pair[0])]
         if self.stopped:
-            errors.append(ChainError("PC-PARSE-MANY", "too much is wrong to go on: there may be more errors"))
+            last = errors[-1]
+            errors.append(ChainError("PC-PARSE-MANY", TOO_MUCH, last.span, source=last.source))
         raise ChainErrors(errors)
 
     def fail(self, code: str, message: str, token: Token, expected: tuple[str, ...] = ()) -> NoReturn:

@@ -142,7 +142,9 @@ def _bad_index(text: str, at: int) -> None:
         raise PathError("PC-PARSE-BRACKET", '"[" has no "]"', bracket, bracket + 1)
     end, word = found.end(), found[0][:-1].strip()
     message = "an index is an integer, a quoted string or a variable"
-    if re.fullmatch(r"[\w.-]+", word):
+    if re.fullmatch(r"-?(?:0|[1-9][0-9]{0,17})", word):
+        message += f": write [{word}]"
+    elif re.fullmatch(r"[\w.-]+", word):
         message += f': write ["{word}"] or [${word}]' if NAME.fullmatch(word) else f': write ["{word}"]'
     raise PathError("PC-PARSE-INDEX", message, bracket, max(end, bracket + 1))
 

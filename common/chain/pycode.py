@@ -155,6 +155,12 @@ def class_is(value: Any, cls: str) -> Any:
     return _Compare(_Attribute(value, "__class__", LOAD), _IS_OPS, [name(cls)])
 
 
+def classes_are(left: Any, right: Any, cls: str) -> Any:
+    """``left.__class__ is right.__class__ is cls``: both are evaluated, whatever they are."""
+    others = [_Attribute(right, "__class__", LOAD), name(cls)]
+    return _Compare(_Attribute(left, "__class__", LOAD), [IS, IS], others)
+
+
 def class_is_not(value: Any, cls: str) -> Any:
     """``value.__class__ is not cls``."""
     return _Compare(_Attribute(value, "__class__", LOAD), _IS_NOT_OPS, [name(cls)])

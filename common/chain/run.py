@@ -47,6 +47,8 @@ class Budgets:
     """One string, in UTF-8. ``PC-LIMIT-STRING``."""
     collection_items_max: int = 10_000
     """Items of one list, map or set that a chain makes grow. ``PC-LIMIT-COLLECTION``."""
+    outcome_chars_max: int = 16_777_216
+    """Value, error, ``$resp`` and outputs together, as often as a walk comes by them. ``PC-LIMIT-OUTCOME``."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a budget that nothing could keep to."""
@@ -66,6 +68,20 @@ class Clock(Protocol):
         """Seconds that only grow, for the wall time, trace and token buckets."""
 
 
+class StoppedClock:
+    """The clock of a host that gives none: time stands still, and so what runs is the same each time.
+
+    ``now`` is 0, token buckets do not refill, and only the steps end a run that does not end by itself.
+    """
+
+    @staticmethod
+    def time() -> float:
+        """Always 0."""
+        return 0.0
+
+    monotonic = time
+
+
 class Host(Protocol):
     """What a run asks of the program that it belongs to."""
 
@@ -78,6 +94,7 @@ class Host(Protocol):
     libs: tuple[Any, ...]
     inputs: Mapping[str, Access]
     writes: bool
+    builds: bool
     random: Random
     monotonic: Callable[[], float]
     time: Callable[[], float]

@@ -76,13 +76,13 @@ class LinkedChain:
 class LinkedLib:
     """A list of chains by (priority, position); ``listed`` are those that run by themselves."""
 
-    __slots__ = ("chains", "id", "listed", "writes")
+    __slots__ = ("builds", "chains", "id", "listed", "writes")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.chains: tuple[LinkedChain, ...] = ()
         self.listed: tuple[LinkedChain, ...] = ()
-        self.writes = False
+        self.writes = self.builds = False
 
 
 Target = LinkedBlock | LinkedChain | LinkedLib

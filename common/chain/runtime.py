@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from common.chain.bounds import check_walkable
 from common.chain.buckets import Buckets
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Registry
 from common.chain.compiler import FILE_NAME, Cache
 from common.chain.emitter import Config
-from common.chain.errors import NOWHERE, ChainError, MisuseError, Span
+from common.chain.errors import NOWHERE, ChainError, LimitError, MisuseError, Span
 from common.chain.linking import Linker
 from common.chain.nodes import BlockSource, ChainSource, LibSource
-from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run
+from common.chain.run import STEPS_BETWEEN_LOOKS, Access, Budgets, Clock, Outcome, Run, StoppedClock
 from common.chain.running import LinkedBlock, LinkedChain, LinkedLib, run_list
 from common.chain.signals import ERR, TERMINAL, Signal
 from common.chain.trace import close_trace
 from common.chain.values import MISSING
 from common.chain.verbs import COMMON, Verbs
-from common.clock import SystemClock
 
 
 class Program:
@@ -45,7 +45,7 @@ class Program:
         self.monotonic, self.time = clock.monotonic, clock.time
         self.items_max = budgets.collection_items_max
         self.stretch = min(STEPS_BETWEEN_LOOKS, budgets.steps_max)
-        self.writes = any(lib.writes for lib in libs)
+        self.writes, self.builds = any(lib.writes for lib in libs), any(lib.builds for lib in libs)
 
 
 class Runner:
@@ -76,9 +76,21 @@ class Runner:
         else:
             if not run.ok:
                 run.verb, run.decided, run.target = run.program.fail, False, ""
+        if run.program.builds and (run.__dict__ or run.value.__class__ is not str):  # else it gives texts only
+            _check_outcome(run)
         if trace is not None:
             close_trace(run)
         return run
+
+
+def _check_outcome(run: Run) -> None:
+    """The run fails where the host could not walk what it gives."""
+    given = [run.value, run.error, run.resp, *run.outputs.values()]
+    try:
+        check_walkable(given, run.program.budgets.outcome_chars_max)
+    except LimitError as error:
+        run.value = run.resp = ""
+        failed(run, error)
 
 
 def failed(run: Run, error: Exception) -> None:
@@ -152,7 +164,7 @@ def evaluate(
     declared, words, limits = dict.fromkeys(given, access), Verbs(verbs), budgets or Budgets()
     linker = Linker(Config(declared, registry, words, missing == "strict"), _SHARED, limits, {})
     lib = linker.link(LibSource("main", (ChainSource("main", (BlockSource("main", text),)),)))
-    clock = clock or SystemClock()
+    clock = clock or StoppedClock()
     program = Program(
         [lib], budgets=limits, verbs=words, inputs=declared, default="reject", fail="reject", random=Random(seed),
         clock=clock, take=Buckets(clock.monotonic).take,

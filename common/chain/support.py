@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.chain import signals, values
+from common.chain import comparing, signals, values
 from common.chain.commands.spec import Err
 from common.chain.errors import LimitError, MisuseError
 from common.chain.run import Run
@@ -143,7 +143,7 @@ def numbers(operator: str, left: Any, right: Any) -> bool:
     """``gt`` and the like without ``--loose``: only two Numbers have an order."""
     if type(left) not in (int, float) or type(right) not in (int, float):
         return False
-    return values.compare(operator, left, right)
+    return comparing.compare(operator, left, right)
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ NAMES: dict[str, Any] = {
     "len": len, "COLLECTIONS": values.COLLECTIONS, "ERR_FALSE": ERR_FALSE, "ERR_EMPTY": ERR_EMPTY,
     "FELL_EMPTY": signals.FELL_EMPTY, "FELL_TRUE": signals.FELL_TRUE, "FAILED_FALSE": signals.FAILED_FALSE,
     "FAILED_EMPTY": signals.FAILED_EMPTY,
-    "text": text, "truth": values.truth, "equal": values.equal, "loose_equal": values.loose_equal,
-    "compare": values.compare, "numbers": numbers, "outer": outer, "at": at, "present": present,
+    "text": text, "truth": values.truth, "equal": comparing.equal, "loose_equal": comparing.loose_equal,
+    "compare": comparing.compare, "numbers": numbers, "outer": outer, "at": at, "present": present,
     "set_global": set_global,
     "set_input": set_input, "put": put, "take_away": take_away, "delete_global": delete_global, "inverted": inverted,
     "of_signal": of_signal, "fell": fell, "raised": raised, "checked": checked, "too_deep": too_deep,

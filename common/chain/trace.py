@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from common.chain.commands.spec import Err
+from common.chain.errors import LimitError
 from common.chain.run import Run
 from common.chain.running import LinkedBlock
 from common.chain.signals import ERR, TERMINAL, Signal
+from common.chain.values import copy
 
 
 def trace_begin(run: Run, block: LinkedBlock, line: int) -> list[Any]:
@@ -24,7 +26,7 @@ def trace_end(run: Run, entry: list[Any], result: Any) -> None:
     now = run.program.monotonic()
     for open_entry in reversed(run.trace or [entry]):
         if open_entry[3] is None:
-            open_entry[3:] = [not is_err, result.value if is_err else result, now - open_entry[5]]
+            open_entry[3:] = [not is_err, _as_it_is(result.value if is_err else result), now - open_entry[5]]
         if open_entry is entry:
             return
 
@@ -40,7 +42,15 @@ def trace_called(run: Run, mark: int, signal: Signal) -> None:
     now = run.program.monotonic()
     for entry in (run.trace or [])[mark:]:
         if entry[3] is None and kind < TERMINAL:
-            entry[3:] = [kind < ERR, value, now - entry[5]]
+            entry[3:] = [kind < ERR, _as_it_is(value), now - entry[5]]
+
+
+def _as_it_is(value: Any) -> Any:
+    """A value as it is now: what later statements change in a collection is not what this one gave."""
+    try:
+        return copy(value)
+    except LimitError as exc:
+        return f"({exc.message})"
 
 
 def close_trace(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The values of the language and their rules: text, numbers, truth, equality, paths, copies, JSON (L3, L5).
+"""The values of the language and their rules: text, numbers, truth, paths, copies, JSON (L3, L5).
 
 Null is ``None``, Bool ``bool``, Int ``int`` (64 bit), Float ``float``, String ``str``, List ``list``, Map ``dict`` with
 str keys, Set the class below. What a path does not find is ``MISSING``. Collections are references and may be nested in
@@ -8,7 +8,7 @@ themselves, so whatever walks them has a limit on depth and on size, and raises 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring as _quoted
 from math import isfinite
 from typing import Any
@@ -165,78 +165,6 @@ def truth(value: Any) -> bool:
     return (kind is int or kind is float) and value != 0
 
 
-# -- comparing ---------------------------------------------------------------------------------------------------------
-
-
-def equal(a: Any, b: Any) -> bool:
-    """Strict equality: same type and value; Int is not Float; lists in order, maps and sets in any order.
-
-    Raises LimitError for collections that are nested too deep.
-    """
-    kind = type(a)
-    if kind is not type(b):
-        return False
-    if kind is list or kind is dict:
-        return _deep_equal(a, b, equal, {}, 0)
-    return bool(a == b)
-
-
-def loose_equal(a: Any, b: Any) -> bool:
-    """Loose equality: strict, and Int with Float, and a Number with a String of a number's form; deep likewise.
-
-    Raises LimitError for collections that are nested too deep.
-    """
-    kind, other = type(a), type(b)
-    if kind is other:
-        return _deep_equal(a, b, loose_equal, {}, 0) if kind is list or kind is dict else bool(a == b)
-    if kind is int or kind is float:
-        number = to_number(b)
-        return number is not None and bool(a == number)
-    if (other is int or other is float) and kind is str:
-        number = to_number(a)
-        return number is not None and bool(number == b)
-    return False
-
-
-def _deep_equal(
-    a: Any, b: Any, same: Callable[[Any, Any], bool], seen: dict[tuple[int, int], None], depth: int
-) -> bool:
-    """Compare two lists or two maps. A pair that is met again counts as equal: it is decided where it was met first,
-    which makes shared and circular collections cost what they hold.
-    """
-    if a is b:
-        return True
-    if len(a) != len(b):
-        return False
-    pair = (id(a), id(b))
-    if pair in seen:
-        return True
-    seen[pair] = None
-    check_depth(depth)
-    if type(a) is dict:
-        return a.keys() == b.keys() and all(_same(item, b[key], same, seen, depth) for key, item in a.items())
-    return all(_same(left, right, same, seen, depth) for left, right in zip(a, b, strict=True))
-
-
-def _same(a: Any, b: Any, same: Callable[[Any, Any], bool], seen: dict[tuple[int, int], None], depth: int) -> bool:
-    kind = type(a)
-    if (kind is list or kind is dict) and kind is type(b):
-        return _deep_equal(a, b, same, seen, depth + 1)
-    return same(a, b)
-
-
-def compare(op: str, a: Any, b: Any) -> bool:
-    """True when ``a op b`` for op ``<``, ``<=``, ``>``, ``>=``: only two Numbers after the loose rule, else False."""
-    left, right = to_number(a), to_number(b)
-    if left is None or right is None:
-        return False
-    if op == "<":
-        return left < right
-    if op == "<=":
-        return left <= right
-    return left > right if op == ">" else left >= right
-
-
 # -- paths and copies --------------------------------------------------------------------------------------------------
 
 
@@ -370,6 +298,14 @@ def to_json(value: Any, bytes_max: int = JSON_BYTES_MAX) -> str:
     if len(done) > bytes_max // 4 and len(done.encode("utf-8", "surrogatepass")) > bytes_max:
         raise writer.too_long()
     return done
+
+
+def shown(value: Any) -> str:
+    """Return the JSON of a value, for people; of one that is too large for JSON, why."""
+    try:
+        return to_json(value)
+    except LimitError as exc:
+        return f"({exc.message})"
 
 
 class _Writer:

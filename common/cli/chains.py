@@ -173,31 +173,36 @@ def _show_finding(rule: str, finding: Any, as_json: bool) -> None:
 
 
 def _show_trace(entries: list[Any]) -> None:
-    from common.chain.values import to_json
+    from common.chain.values import shown
 
     for of_chain, block, line, ok, value, seconds in entries:
         status = "ok " if ok else "err"
-        print(f"{of_chain}:{block}:{line:<4} {status} {seconds * 1e6:8.1f} us  {to_json(value)[:100]}")
+        print(f"{of_chain}:{block}:{line:<4} {status} {seconds * 1e6:8.1f} us  {shown(value)[:100]}")
 
 
 def _show_outcome(outcome: Any) -> None:
-    from common.chain.values import text, to_json
+    from common.chain.values import shown
 
     for line in outcome.output:
         print(f"echo     {line}")
     print(f"verb     {outcome.verb} {outcome.target}".rstrip() + ("" if outcome.decided else "  (nothing decided)"))
     for name in ("value", "error", "resp"):
         if (value := getattr(outcome, name)) not in ("", None):
-            print(f"{name:8} {text(value)}")
+            print(f"{name:8} {value if isinstance(value, str) else shown(value)}")
     for name, value in outcome.outputs.items():
-        print(f"{name:8} {to_json(value)}")
+        print(f"{name:8} {shown(value)}")
     print(f"steps    {outcome.steps}" + (f", decided at {outcome.where}" if outcome.where else ""))
 
 
 def _plain(value: Any) -> Any:
+    """The value in JSON's types; where JSON would be too large for it, a text that says so."""
+    from common.chain.errors import LimitError
     from common.chain.values import to_json
 
-    return msgspec.json.decode(to_json(value)) if not isinstance(value, tuple) else list(value)
+    try:
+        return msgspec.json.decode(to_json(value)) if not isinstance(value, tuple) else list(value)
+    except LimitError as exc:
+        return f"({exc.message})"
 
 
 def _told(work: Callable[[], T]) -> T:

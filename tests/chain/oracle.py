@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from common.chain import comparing, values
 from common.chain import nodes as n
-from common.chain import values
 from common.chain.commands.spec import Registry
-from common.chain.errors import ChainError
+from common.chain.errors import ChainError, LimitError
 from common.chain.parser import parse
 from common.chain.values import MISSING
 from tests.chain import oracle_controls
@@ -39,6 +39,7 @@ from tests.chain.oracle_state import (
     Target,
     Terminal,
     misuse,
+    walked,
 )
 
 VERBS = ("accept", "reject", "drop", "forward", "server")
@@ -110,18 +111,30 @@ class Oracle:
             if control.value is not MISSING:
                 state.run["result"] = control.value
         except ChainError as error:
-            return self._failed(state, str(error), error.code)
+            return self._walkable(self._failed(state, str(error), error.code))
         if not state.ok:
-            return self._failed(state, state.run["error"], "")
+            return self._walkable(self._failed(state, state.run["error"], ""))
         outputs = {
             name: state.inputs[name]
             for name, access in self.inputs.items()
             if access == "writable" and name in state.inputs and not same(state.inputs[name], before.get(name, MISSING))
         }
         result = state.run
-        return Outcome(
-            state.verb, state.target, result["result"], True, result["error"], result["resp"], outputs, state.output
+        return self._walkable(
+            Outcome(
+                state.verb, state.target, result["result"], True, result["error"], result["resp"], outputs, state.output
+            )
         )
+
+    def _walkable(self, made: Outcome) -> Outcome:
+        """The outcome, or a failure where it holds itself, or more than anybody could write out."""
+        try:
+            room = self._limits.outcome_chars_max
+            for value in (made.value, made.error, made.resp, *made.outputs.values()):
+                room = walked(value, room)
+        except LimitError as error:
+            return Outcome(self.fail, "", "", False, str(error), "", {}, made.output, error.code)
+        return made
 
     def _decide(self, state: State, control: Terminal) -> None:
         state.verb, state.target, state.ok = control.verb, control.target, True
@@ -266,4 +279,4 @@ def deep_recursion() -> Iterator[None]:
 
 def same(a: Any, b: Any) -> bool:
     """Equal in type and value, as L5 says."""
-    return values.equal(a, b)
+    return comparing.equal(a, b)

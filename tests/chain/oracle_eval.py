@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from common.chain import comparing, values
 from common.chain import nodes as n
-from common.chain import values
 from common.chain.commands.spec import BoundCall, Err, Kind, Param, Spec
 from common.chain.errors import LimitError
 from common.chain.values import MISSING, Set
@@ -75,11 +75,11 @@ class Evaluator:
     def _comparison(self, frame: Frame, node: n.Comparison) -> Result:
         left, right = self.value(frame, node.left), self.value(frame, node.right)
         if node.operator in ("===", "!=="):
-            held = values.equal(left, right) is (node.operator == "===")
+            held = comparing.equal(left, right) is (node.operator == "===")
         elif node.operator in ("==", "!="):
-            held = values.loose_equal(left, right) is (node.operator == "==")
+            held = comparing.loose_equal(left, right) is (node.operator == "==")
         else:
-            held = values.compare(node.operator, left, right)
+            held = comparing.compare(node.operator, left, right)
         return TRUE if held else FALSE
 
     def _assignment(self, frame: Frame, node: n.Assignment) -> Result:

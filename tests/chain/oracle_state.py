@@ -145,6 +145,7 @@ class Limits:
     string_bytes_max: int = 1_048_576
     collection_items_max: int = 10_000
     output_bytes_max: int = 65_536
+    outcome_chars_max: int = 16_777_216
 
 
 class State:
@@ -226,6 +227,22 @@ class State:
             if name in places[place]:
                 return places[place][name]
         return self.inputs.get(name, MISSING)
+
+
+def walked(value: Any, room: int, depth: int = 0) -> int:
+    """The characters of ``room`` that are left behind a value that is written out."""
+    if isinstance(value, list | dict | Set) and depth >= 100:
+        raise LimitError("PC-LIMIT-NESTING", "")
+    room -= len(value) if isinstance(value, str) else 1
+    if room < 0:
+        raise LimitError("PC-LIMIT-OUTCOME", "")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            room = walked(item, room - len(key), depth + 1)
+    elif isinstance(value, list | Set):
+        for item in value:
+            room = walked(item, room, depth + 1)
+    return room
 
 
 def first_word(text: str) -> tuple[str, str]:

@@ -19,9 +19,11 @@ from common.chain.commands.bind import bind
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.reference import reference
 from common.chain.commands.spec import DYNAMIC, BadArgument, Err, Kind, Opt, Param, Registry, Spec, Static
+from common.chain.comparing import equal
 from common.chain.errors import LimitError, MisuseError
 from common.chain.runtime import evaluate
-from common.chain.values import MISSING, Set, equal, text
+from common.chain.values import MISSING, Set, text
+from common.clock import SystemClock
 from common.errors import TopicError
 from tests.chain.fake_run import FakeRun
 from tests.chain.test_values import VALUES
@@ -134,7 +136,7 @@ def test_examples_use_their_command(spec: Spec, example: Any) -> None:
 @pytest.mark.parametrize(("spec", "example"), EXAMPLES, ids=lambda item: getattr(item, "program", ""))
 def test_examples_are_true(spec: Spec, example: Any) -> None:
     """Every example, run as a block by itself, has the status and value, or the verb, that the reference shows."""
-    ok, value, outcome = evaluate(example.program, registry=REGISTRY)
+    ok, value, outcome = evaluate(example.program, registry=REGISTRY, clock=SystemClock())
     if example.verb:
         assert outcome.verb == example.verb, outcome.error
     else:

@@ -10,8 +10,9 @@ from hypothesis import given
 
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import DYNAMIC, BadArgument, Static
+from common.chain.comparing import equal
 from common.chain.errors import LimitError, MisuseError
-from common.chain.values import MISSING, Set, equal
+from common.chain.values import MISSING, Set
 from tests.chain.fake_run import FakeRun, answer, called, fault
 from tests.chain.test_values import VALUES
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.chain import values
+from common.chain import comparing, values
 from common.chain.commands.builtin import BUILTIN
 from common.chain.commands.spec import Err, Param, Registry, Spec
 from common.chain.compiler import FILE_NAME, Cache, Compiled, compile_block, translate
@@ -83,7 +83,7 @@ def spelled(name: str, value: Any) -> Any:
 
 def same(left: tuple[bool, Any], right: tuple[bool, Any]) -> bool:
     """Equal in status, type and value."""
-    return left[0] is right[0] and values.equal(left[1], right[1])
+    return left[0] is right[0] and comparing.equal(left[1], right[1])
 
 
 # -- lowering ----------------------------------------------------------------------------------------------------------

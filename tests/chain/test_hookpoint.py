@@ -138,7 +138,8 @@ def test_mounting_is_all_or_nothing() -> None:
     made = point(lib("a", m="accept"))
     with pytest.raises(ChainErrors) as caught:
         made.mount_all([lib("ok", m="drop"), lib("bad", m="nothing"), lib("a", m="drop")])
-    assert [error.code for error in caught.value.errors] == ["PC-LINK-UNKNOWN-COMMAND", "PC-LINK-DUPLICATE"]
+    found = [(error.code, error.where, error.span.line) for error in caught.value.errors]
+    assert found == [("PC-LINK-UNKNOWN-COMMAND", "bad:m:main", 1), ("PC-LINK-DUPLICATE", "a:m:main", 1)]
     assert [mounted.id for mounted in made.mounted] == ["a"]
     assert made.run({}).verb == "accept"
 
@@ -148,10 +149,13 @@ def test_ids_are_unique() -> None:
     double = ChainSource("c", (BlockSource("b", "accept"), BlockSource("b", "drop")))
     with pytest.raises(ChainErrors) as caught:
         point(LibSource("l", (double, double)))
-    assert [error.message for error in caught.value.errors] == [
-        *["there are two blocks with the id b"] * 2,
-        "there are two chains with the id c",
-    ]
+    blocks, chains = (
+        f"""PC-LINK-DUPLICATE: there are two {what}
+  at l:c:b, line 1, column 1
+  | {line}"""
+        for what, line in (("blocks with the id b", "drop\n  | ^^^^"), ("chains with the id c", "accept\n  | ^^^^^^"))
+    )
+    assert [str(error) for error in caught.value.errors] == [blocks, blocks, chains]
 
 
 def test_a_run_sees_the_lists_that_were_mounted_when_it_began() -> None:
@@ -208,6 +212,17 @@ def test_a_wrong_global_chain_is_an_error_of_the_mount() -> None:
         point(lib(m="accept"), engine=engine)
 
 
+def test_wrong_global_chains_hide_nothing() -> None:
+    """What is wrong with them comes once, and with it what is wrong with each of the lists."""
+    made = HookPoint("main", engine=Engine(libs={"util": lib("util", util="nothing")}))
+    with pytest.raises(ChainErrors) as caught:
+        made.mount_all([lib("a", m="one"), lib("b", m="exec two")])
+    assert [error.message for error in caught.value.errors] == [
+        "unknown command nothing", "unknown command one", 'exec: there is no block or chain "two"',
+    ]  # fmt: skip
+    assert not made.mounted
+
+
 # -- commands of the host ----------------------------------------------------------------------------------------------
 
 
@@ -253,6 +268,14 @@ def test_token_buckets_are_the_engines() -> None:
     assert [made.run({}).verb for made in (first, second)] == ["accept", "reject"]
 
 
+def test_without_a_clock_time_stands_still() -> None:
+    """An engine that is given no clock takes none: ``now`` is 0, buckets do not refill, and steps end a long run."""
+    made = point(lib(m="resp = $(now); limit k 1 1 && accept"))
+    outcomes = [made.run({}) for _ in range(2)]
+    assert [(outcome.resp, outcome.verb) for outcome in outcomes] == [(0, "accept"), (0, "reject")]
+    assert point(lib(m="goto m")).run({}).code == "PC-LIMIT-GOTO"
+
+
 # -- echo, log, trace --------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +310,14 @@ drop"""
         ("a", 8, True, ""), ("a", 9, False, False), ("a", 9, True, ""), ("a", 11, True, ""),
     ]  # fmt: skip
     assert all(entry[0] == "main" and entry[5] >= 0 for entry in trace)
+
+
+def test_trace_has_values_as_they_were() -> None:
+    """What a later statement changes in a collection is not in the entries before; what holds itself has an entry."""
+    trace: list[Any] = []
+    point(lib(m="a = []\nlist-push a 1\nb = $a\nlist-push a $a\nb = $a")).run({}, trace)
+    assert [entry[4] for entry in trace][:4] == [[], 1, [1], 2]
+    assert trace[4][4][1] is trace[4][4]
 
 
 def test_a_traced_run_decides_as_an_untraced_one() -> None:

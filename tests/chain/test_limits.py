@@ -168,3 +168,28 @@ def test_a_budget_has_a_least_value(name: str) -> None:
         Budgets(**{name: 0})
     with pytest.raises(ValueError, match="wall_time_ms_max"):
         Budgets(wall_time_ms_max=-1)
+
+
+DOUBLED = "for i in $REQ then a = [$a, $a]; end\n"  # 41 lists, or 2 ** 41 of them for who walks through all
+
+
+@pytest.mark.parametrize(
+    "end", ["resp = $a", "error $a", "return $a", "result = {k: $a}", "RESP.headers = $a", "exit $a"]
+)
+def test_what_the_host_gets_is_limited(end: str) -> None:
+    """Collections that are small for the chain and endless for whoever writes them out fail the run."""
+    outcome = limited(f"a = [1]\n{DOUBLED}{end}", {"REQ": list(range(40)), "RESP": {}}, outcome_chars_max=1000)
+    assert failed(outcome) == ("PC-LIMIT-OUTCOME", "what the run gives has more than 1000 characters", True)
+    assert (outcome.value, outcome.resp) == ("", "")
+    circle = limited(f"a = {{}}\n$a.a = $a\n{end}", {"RESP": {}})
+    assert failed(circle) == ("PC-LIMIT-NESTING", "collections nested deeper than 100 levels", True)
+
+
+def test_what_the_host_gets_is_counted_as_written() -> None:
+    """Characters of texts and keys and one a value, of all that the host gets; what is shared counts each time."""
+    text = 'a = {"key": "text"}\nresp = [$a, $a]\nRESP.x = 5'  # reject, [, {key text, {key text, {x 5
+    for room, code in ((6 + 1 + 8 + 8 + 3, ""), (6 + 1 + 8 + 8 + 3 - 1, "PC-LIMIT-OUTCOME")):
+        assert limited(text, {"RESP": {}}, outcome_chars_max=room).code == code
+    inner = "a = []\n" + "a = [$a]\n" * 98
+    assert limited(inner + "resp = [$a]").code == ""
+    assert limited(inner + "resp = [1, $a, [$a]]").code == "PC-LIMIT-NESTING"

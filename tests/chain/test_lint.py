@@ -149,6 +149,27 @@ def test_global_chains_and_jumps() -> None:
     assert lint(load_yaml(text).values(), point=POINT) == []
 
 
+@pytest.mark.parametrize("call", ["exec other", "exec other:enter", "invoke other", "invoke --block jump"])
+def test_a_goto_stays_in_the_chain_that_is_called(call: str) -> None:
+    """What a called chain jumps to replaces that chain, and then the caller goes on: its next line is no dead code."""
+    own = (
+        "a: {blocks: {x: {block: '%s; accept'}, jump: {run: false, block: goto last}, last: {run: false, block: echo}}}"
+    )
+    other = "other: {run: false, blocks: {enter: {block: goto on}, on: {run: false, block: echo}}}"
+    assert lint(load_yaml(f"{own % call}\n{other}").values(), point=POINT) == []
+    inlined = codes(lint(load_yaml(f"{own % 'exec jump'}\n{other}").values(), point=POINT))
+    assert "x PC-LINT-UNREACHABLE" in inlined
+
+
+def test_a_loop_fails_over_what_is_no_collection() -> None:
+    """A block that ends with a loop over a variable may fail, one that ends with a loop over a list does not."""
+    text = (
+        "a: {blocks: {x: {block: 'exec y || reject; accept'}, y: {run: false, block: 'for x in %s then echo $x; end'}}}"
+    )
+    assert lint(load_yaml(text % "$NODES").values(), point=POINT) == []
+    assert codes(lint(load_yaml(text % "[1, 2]").values(), point=POINT)) == ["x PC-LINT-UNREACHABLE"]
+
+
 def test_what_a_target_means() -> None:
     """A target is looked for in the own list and in the global chains, not in lists that are mounted beside."""
     text = "a: {c: {blocks: {x: {block: 'exec d && accept || reject'}}}}\nb: {d: {blocks: {y: {block: accept}}}}"

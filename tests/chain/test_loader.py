@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.chain.errors import ChainErrors
-from common.chain.loader import BLOCKS_MAX, load_file, load_json, load_yaml, single
+from common.chain.loader import BLOCKS_MAX, ERRORS_MAX, TEXT_BYTES_MAX, load_file, load_json, load_yaml, single
 from common.chain.nodes import BlockSource, ChainSource, LibSource
 from tests.chain.xml_loader import load_xml
 
@@ -151,6 +151,17 @@ def test_what_is_no_document(text: str, code: str) -> None:
     with pytest.raises(ChainErrors) as caught:
         load_yaml(text)
     assert caught.value.errors[0].code == code
+
+
+def test_a_file_that_is_too_large_or_all_wrong_says_from_where_on() -> None:
+    """The line with the first byte that is too much, counted in bytes; and the line of the fiftieth error."""
+    with pytest.raises(ChainErrors) as caught:
+        load_yaml("#\n" + "#" + "é" * (TEXT_BYTES_MAX // 2))
+    assert [(error.code, error.span.line) for error in caught.value.errors] == [("PC-PARSE-SIZE", 2)]
+    with pytest.raises(ChainErrors) as caught:
+        load_yaml("a:\n" + "".join(f"  c{at}: 1\n" for at in range(100)))
+    assert len(caught.value.errors) == ERRORS_MAX + 1
+    assert (caught.value.errors[-1].code, caught.value.errors[-1].span.line) == ("PC-PARSE-MANY", ERRORS_MAX + 1)
 
 
 @pytest.mark.parametrize(

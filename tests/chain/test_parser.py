@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.chain import nodes
-from common.chain.errors import ChainErrors, Span
+from common.chain.errors import ChainError, ChainErrors, Span
 from common.chain.lexer_reading import ERRORS_MAX
 from common.chain.parser import BLOCK_BYTES_MAX, BRANCHES_MAX, STATEMENTS_NESTED_MAX, parse
 from common.chain.parser_arguments import BRACKETS_MAX
@@ -30,11 +30,21 @@ MEANING = [(text, shape) for _, text, shape in cases(PARSING / "meaning.txt")]
 ERRORS = [case for path in sorted((PARSING / "errors").glob("*.txt")) for case in cases(path)]
 
 
-def codes(text: str) -> list[str]:
-    """The codes of all errors of a text."""
+def errors(text: str) -> tuple[ChainError, ...]:
+    """All errors of a text."""
     with pytest.raises(ChainErrors) as caught:
         parse(text)
-    return [error.code for error in caught.value.errors]
+    return caught.value.errors
+
+
+def codes(text: str) -> list[str]:
+    """The codes of all errors of a text."""
+    return [error.code for error in errors(text)]
+
+
+def places(text: str) -> list[tuple[int, int]]:
+    """Line and column of all errors of a text."""
+    return [(error.span.line, error.span.column) for error in errors(text)]
 
 
 @pytest.mark.parametrize(("text", "shape"), MEANING)
@@ -43,12 +53,12 @@ def test_meaning(text: str, shape: str) -> None:
     assert short(parse(text)) == shape
 
 
-@pytest.mark.parametrize(("name", "text", "errors"), ERRORS, ids=[name for name, _, _ in ERRORS])
-def test_errors(name: str, text: str, errors: str) -> None:
+@pytest.mark.parametrize(("name", "text", "expected"), ERRORS, ids=[name for name, _, _ in ERRORS])
+def test_errors(name: str, text: str, expected: str) -> None:
     """A wrong text is refused with exactly these errors: code, message, place, line with caret, what was expected."""
     with pytest.raises(ChainErrors) as caught:
         parse(text)
-    assert str(caught.value) == errors, name
+    assert str(caught.value) == expected, name
 
 
 def test_there_are_cases() -> None:
@@ -113,6 +123,8 @@ def test_block_size_is_limited() -> None:
     assert len(parse(text).statements) == BLOCK_BYTES_MAX // 2
     assert codes(text + "a") == ["PC-PARSE-SIZE"]
     assert codes("é" * (BLOCK_BYTES_MAX // 2) + "a") == ["PC-PARSE-SIZE"]
+    assert places(text + "a") == [(BLOCK_BYTES_MAX // 2 + 1, 1)]  # of the first character that is too much
+    assert places("a\n" + "é" * BLOCK_BYTES_MAX) == [(2, BLOCK_BYTES_MAX // 2)]
 
 
 def test_nested_statements_are_limited() -> None:
@@ -158,9 +170,10 @@ def test_branches_are_limited(head: str, branch: str) -> None:
 @pytest.mark.parametrize("line", ["a == 1\n", "a^\n", 'a "\\d"\n', "else\n", "a(\n"])
 def test_errors_are_limited(line: str) -> None:
     """A text that is wrong everywhere has at most 50 errors, and a last one that says so."""
-    found = codes(line * 2000)
+    found, where = codes(line * 2000), places(line * 2000)
     assert len(found) <= ERRORS_MAX + 1
     assert found[-1] == "PC-PARSE-MANY"
+    assert where[-1] == where[-2]  # as far as the text was read
 
 
 def test_long_lines_are_shown_in_part() -> None:

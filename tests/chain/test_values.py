@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.chain.comparing import compare, equal, loose_equal
 from common.chain.errors import LimitError
 from common.chain.values import (
     INT_MAX,
@@ -16,13 +17,10 @@ from common.chain.values import (
     MISSING,
     NESTING_LEVELS_MAX,
     Set,
-    compare,
     copy,
-    equal,
     from_json,
     index,
     key_text,
-    loose_equal,
     text,
     to_json,
     to_number,

@@ -240,6 +240,14 @@ def test_cases_that_are_none(tmp_path: Path, cases: str) -> None:
     assert (result.exit_code, result.stdout, result.stderr.count("PC-")) == (FAILED, "", 1)
 
 
+def test_values_that_no_json_can_hold(tmp_path: Path) -> None:
+    """A trace of collections that hold themselves shows that, as text and as JSON."""
+    file = written(tmp_path, "own.chain", "a = []\nlist-push a $a\nb = $a\naccept\n")
+    assert "(collections nested deeper than 100 levels)" in cli("run", file, "--trace").stdout
+    lines = json.loads(cli("run", file, "--trace", "--json").stdout)["trace"]
+    assert lines[2]["value"] == "(collections nested deeper than 100 levels)"
+
+
 # -- run ---------------------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +344,11 @@ def test_run_with_bad_input(tmp_path: Path, chains: Path, name: str, text: str, 
 
 
 # -- explain, fmt ------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_is_in_the_one_form() -> None:
+    """What users copy is what ``fmt`` writes."""
+    assert cli("fmt", GATEWAY, "--check").exit_code == FINE
 
 
 def test_explain(chains: Path, rules: Path) -> None:

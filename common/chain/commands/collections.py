@@ -24,6 +24,7 @@ from common.chain.commands.spec import (
     fault,
     needed,
 )
+from common.chain.comparing import equal
 from common.chain.values import MISSING, Set
 
 LEVELS = (
@@ -141,7 +142,7 @@ def _match_include(collection: Any, key: Any, *wanted: Any) -> Any:
     if kind is Set:
         return all(values.text(value) in collection.items for value in (key, *wanted))
     if kind is list:
-        return all(any(values.equal(item, value) for item in collection) for value in (key, *wanted))
+        return all(any(equal(item, value) for item in collection) for value in (key, *wanted))
     if collection is MISSING or collection is None or collection == "":
         return False
     return needed("match-include", "a collection", collection)
@@ -149,7 +150,7 @@ def _match_include(collection: Any, key: Any, *wanted: Any) -> Any:
 
 def _is_or_holds(found: Any, value: Any) -> bool:
     """True for the value itself, and for a list (a repeated name of a query) that holds it."""
-    return values.equal(found, value) or (type(found) is list and any(values.equal(item, value) for item in found))
+    return equal(found, value) or (type(found) is list and any(equal(item, value) for item in found))
 
 
 MAP_CREATE = Spec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.chain import values
+from common.chain import comparing, values
 from common.chain.commands.prepared import known
 from common.chain.commands.spec import DYNAMIC, Example, Opt, Param, Spec, Static, fault
 from common.chain.commands.templates import ascii_lower
@@ -19,7 +19,7 @@ _SCALARS = (str, int, float, bool, type(None))
 def _same(a: Any, b: Any, ignore_case: bool, loose: bool) -> bool:
     if ignore_case and type(a) is str and type(b) is str:
         return ascii_lower(a) == ascii_lower(b)
-    return values.loose_equal(a, b) if loose else values.equal(a, b)
+    return comparing.loose_equal(a, b) if loose else comparing.equal(a, b)
 
 
 def _eq(a: Any, b: Any, ignore_case: bool = False, loose: bool = False) -> bool:
@@ -72,7 +72,7 @@ def _ordering(operator: str) -> Callable[..., bool]:
     def call(a: Any, b: Any, loose: bool = False) -> bool:
         if not loose and (type(a) not in (int, float) or type(b) not in (int, float)):
             return False
-        return values.compare(operator, a, b)
+        return comparing.compare(operator, a, b)
 
     return call
 
