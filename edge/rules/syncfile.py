@@ -86,8 +86,8 @@ class SyncFile:
                 continue
             except _OtherNodeError as exc:
                 path.replace(path.with_name(FOREIGN))
-                log.warning("%s holds the rules of node %s, and this is %s: it is set aside as %s; the cloud sends what "
-                            "this node is to have", path, exc, self._node, FOREIGN)  # fmt: skip
+                log.warning("%s holds the rules of node %s, and this is %s: it is set aside as %s; the cloud sends "
+                            "what this node is to have", path, exc, self._node, FOREIGN)  # fmt: skip
                 break
             except OSError as exc:
                 raise StorageError(f"{path}: {exc.strerror or exc}") from exc
