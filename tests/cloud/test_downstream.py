@@ -9,7 +9,7 @@ import pytest
 
 from common.clock import ManualClock
 from common.control import call
-from common.errors import ControlError
+from common.errors import ControlError, QueueFullError
 from common.message import new
 from common.messaging.memory import MemoryHub
 from common.models import Refusal
@@ -146,6 +146,30 @@ async def test_a_node_that_was_offline_ends_right(tmp_path: Path) -> None:
 
 async def _offline(cloud: Cloud) -> bool:
     return any(row["state"] == "offline" for row in await cloud("get.nodes"))
+
+
+async def test_a_hash_that_could_not_be_noted_is_noted_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is full when a right hash would settle what waits: the next nodestatus settles it."""
+    hub, cloud, failed = MemoryHub(), Cloud(tmp_path), list[object]()
+
+    async def full(work: object) -> None:
+        failed.append(work)
+        raise QueueFullError("store", 1)
+
+    async with running(tmp_path, hub) as controller, rules_node(hub, "gw-1") as node:
+        await eventually(lambda: controller.downstream.statistics()["compared"])
+        node.mute = True
+        await cloud.apply(endpoint(), rule())
+        await eventually(lambda: node.running() == {"default/relay": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(controller.store, "write", full)
+            await node.report()
+            await eventually(lambda: failed)
+        assert (await cloud.states())["gw-1"] == ("pending", 1, 0)
+        await node.report()
+        await cloud.settled({"gw-1": ("applied", 1, 1)})
 
 
 async def test_a_lost_message_is_repaired_by_the_next_nodestatus(tmp_path: Path) -> None:
