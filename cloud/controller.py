@@ -51,7 +51,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeLink = Callable[[Settings, Callable[[], Will | None]], Link]
-_GAUGES = {"connected", "in_flight", "queued", "waiting", "connections", "running", "watching", "standing_by"}
+# What may also fall, of all parts' statistics.
+_GAUGES = {
+    "connected", "in_flight", "queued", "waiting", "connections", "running", "watching", "standing_by", "nodes_queued",
+    "statistics_waiting", "held", "invalid", "unshown", "ready", "rules_objects", "ruleendpoints_objects",
+}  # fmt: skip
 _QUEUED = "_queued"  # after the type, in the upstream's statistics
 
 
@@ -259,6 +263,7 @@ class Controller:
             "upkeep": self._upkeep.statistics(),
             "sessions": self.sessions.statistics(),
             "sharing": self._sharing.statistics(),
+            "tasks": {"restarts": self._tasks.restarts + self.forwarding.restarts},
             "store": self.store.statistics(),
             "audit": self._audit.statistics(),
             "forwarders": self.forwarding.statistics(),
@@ -280,6 +285,7 @@ class Controller:
         yield from self._metering.families()
         for owner, values in self.statistics().items():
             if owner not in ("controller", "forwarders"):
-                shown = {name: value for name, value in values.items() if not name.endswith(_QUEUED)}
+                in_table = owner == "upstream"  # its queues are one family, with the type as label
+                shown = {name: value for name, value in values.items() if not (in_table and name.endswith(_QUEUED))}
                 yield from families(owner, shown, set(shown) if owner == "ledger" else _GAUGES)
         yield from self.forwarding.families()

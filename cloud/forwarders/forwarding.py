@@ -100,6 +100,11 @@ class Forwarding:
         for sink in self._sinks:
             await sink.stop()
 
+    @property
+    def restarts(self) -> int:
+        """How often a forwarder failed and was started again."""
+        return self._tasks.restarts
+
     def wake(self) -> None:
         """Something was committed here."""
         for forwarder in self._forwarders:

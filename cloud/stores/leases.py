@@ -92,7 +92,6 @@ class Lease:
         self._told = False
         self._timer: asyncio.TimerHandle | None = None
         self.holder = ""  # who had it at the last look, this controller or another one; empty when nobody
-        self._counts = dict.fromkeys(("taken", "lost", "failed"), 0)
 
     @property
     def held(self) -> bool:
@@ -106,7 +105,6 @@ class Lease:
                 try:
                     await self._ask()
                 except (StorageError, QueueFullError) as exc:  # it ends by itself if this goes on
-                    self._counts["failed"] += 1
                     log.warning("lease %s: %s", self._name, exc)
                 await asyncio.sleep(self._ttl_s / LOOKS_PER_TTL)
         finally:
@@ -137,7 +135,6 @@ class Lease:
         if held is self._told:
             return
         self._told = held
-        self._counts["taken" if held else "lost"] += 1
         log.info("%s %s the lease %s", self._holder, "has" if held else "no longer has", self._name)
         self._on_change(held)
 
@@ -150,7 +147,3 @@ class Lease:
                     await self._store.write(lambda conn: release(conn, self._name, self._holder))
             except (StorageError, QueueFullError, TimeoutError) as exc:
                 log.info("lease %s was not given back, it ends by itself: %s", self._name, exc)
-
-    def statistics(self) -> dict[str, int]:
-        """Counters, and the gauge ``held``."""
-        return {**self._counts, "held": int(self.held)}
