@@ -20,7 +20,7 @@ from common.messaging.child import is_loopback
 
 KEEP_ALIVE_S = 5
 STOP_S = 2  # for answers that are being written at a stop
-BACKLOG = 128
+BACKLOG = 128  # connections that the system holds until they are taken
 
 
 class Connections:
@@ -119,6 +119,7 @@ class Listener:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
             ssl_certfile=settings.certificate_file or None,
