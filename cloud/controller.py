@@ -107,10 +107,8 @@ class Controller:
         marks = bool(sinks) or cloud.kubernetes.enabled
         self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault, mark_changes=marks)
         self._sharing = Sharing(self.layer, self.store, settings, self._clock, self._say_again)
-        self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller)
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
-        self._ledger = Ledger(self.sessions, self.store, self._clock)
         self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected, mark=marks)
         self.downstream = DownstreamController(self.layer, self.store, self._clock)
         self._cluster = None
@@ -122,6 +120,11 @@ class Controller:
         self.forwarding = Forwarding(
             cloud.forward, self.store, self._clock, cloud.controller, self._rule_statuses, sinks, of_results
         )
+        self.sessions = Sessions(
+            self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller,
+            self.forwarding.fingerprint,
+        )  # fmt: skip
+        self._ledger = Ledger(self.sessions, self.store, self._clock)
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics, self.forwarding.rows
         )
@@ -133,7 +136,7 @@ class Controller:
         self._letters.redrive_to(self.upstream.redrive)
         self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
-        self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
+        self._health = Health(self.store, self._clock, lambda: self._link.connected)
         rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s)
         told = Descriptions(self.store, self.sessions, self._ledger, self._clock, cloud.stale_s)
         operations = self._operations.table() | rules.table() | told.table() | {"ready": self._ready}
@@ -205,7 +208,8 @@ class Controller:
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
         standby = online and self._sharing.standing_by
-        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at, standby, self.sessions.instance))
+        instance, sinks = self.sessions.instance, self.sessions.sinks
+        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at, standby, instance, sinks))
 
     def _announce(self) -> None:
         log.info("%s: connected", self.settings.cloud.controller)

@@ -146,8 +146,9 @@ class WebhookSink:
         self._names.close()
 
     async def deliver(self, items: Sequence[Any]) -> Sequence[Answer]:
-        """See Sink. A batch that the receiver refuses is told in halves, so that one item cannot refuse the others; what
-        was answered before the deadline stays answered.
+        """See Sink. A batch that the receiver refuses is told in halves, so that one item cannot refuse the others.
+
+        What was answered before the deadline stays answered.
         """
         answers: list[Answer] = []
         try:
