@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
+from cloud.clearing import Clearing
 from cloud.deadletters import DeadLetters
 from cloud.describing import Descriptions
 from cloud.downstream import DownstreamController
@@ -88,19 +89,7 @@ class Controller:
         self._clock = clock or SystemClock()
         self._presence_topic = controller_presence_topic(settings.root, cloud.controller)
         self._link = make_link(settings, lambda: Will(self._presence_topic, self._presence(online=False)))
-        self.layer = MqttLayer(
-            self._link,
-            root=settings.root,
-            side="cloud",
-            codec=settings.codec,
-            source=EDGECONTROLLER,
-            group=RESOURCE_GROUP,
-            content_types=CONTENT_TYPES,
-            on_refused=self._refused,
-            receive_queue_max=cloud.queues.receive_max,
-            uplink=first_uplink(settings) or UplinkPart.NOTHING,
-            sharers=cloud.sharing.group,
-        )
+        self.layer = self._make_layer()
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected
         sinks, of_results = make_sinks(cloud.forward, self._link, settings.root, self._clock)
@@ -128,16 +117,18 @@ class Controller:
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics, self.forwarding.rows
         )
+        self._clearing = Clearing(self._link, settings.root)
         self._handlers = Handlers(
-            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream, self._committed, fault
-        )
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream, self._committed,
+            self._clearing.clear, fault,
+        )  # fmt: skip
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
         self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
         self._health = Health(self.store, self._clock, lambda: self._link.connected)
-        rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s)
+        rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s, self._clearing.clear)
         told = Descriptions(self.store, self.sessions, self._ledger, self._clock, cloud.stale_s)
         operations = self._operations.table() | rules.table() | told.table() | {"ready": self._ready}
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
@@ -191,6 +182,22 @@ class Controller:
             self._publish_presence(online=False)
         while self._undo:
             await self._undo.pop()()
+
+    def _make_layer(self) -> MqttLayer:
+        settings, cloud = self.settings, self.settings.cloud
+        return MqttLayer(
+            self._link,
+            root=settings.root,
+            side="cloud",
+            codec=settings.codec,
+            source=EDGECONTROLLER,
+            group=RESOURCE_GROUP,
+            content_types=CONTENT_TYPES,
+            on_refused=self._refused,
+            receive_queue_max=cloud.queues.receive_max,
+            uplink=first_uplink(settings) or UplinkPart.NOTHING,
+            sharers=cloud.sharing.group,
+        )
 
     def _make_api(self, operations: dict[str, Operation]) -> ApiService:
         try:
@@ -266,6 +273,7 @@ class Controller:
             "ledger": self._ledger.statistics(),
             "upkeep": self._upkeep.statistics(),
             "sessions": self.sessions.statistics(),
+            "clearing": self._clearing.statistics(),
             "sharing": self._sharing.statistics(),
             "tasks": {"restarts": self._tasks.restarts + self.forwarding.restarts},
             "store": self.store.statistics(),

@@ -14,7 +14,7 @@ from common.message import new
 from common.messaging.memory import MemoryHub
 from common.models import Refusal
 from common.rulesync import SyncedObject
-from tests.cloud.node import running
+from tests.cloud.node import ROOT, running
 from tests.cloud.rulesnode import endpoint, rule, rules_node
 from tests.cloud.samples import AT, ok, totals
 from tests.support.wait import eventually
@@ -368,6 +368,33 @@ async def test_a_deleted_node_is_out_until_it_is_added(tmp_path: Path) -> None:
         for wrong in ({"node": "Gw"}, {"node": "cloud"}, {"node": "gw-3", "labels": {"a b": "c"}}):
             with pytest.raises(ControlError, match=r"DNS label|reserved|label 'a b'"):
                 await cloud("node.add", **wrong)
+
+
+async def test_nothing_is_retained_of_a_deleted_node(tmp_path: Path) -> None:
+    """P3.4: its birth is cleared with it, and so is what it says later, or what was kept while no controller was there;
+    other nodes' stay. A node that is taken back is heard as before.
+    """
+    hub, cloud = MemoryHub(), Cloud(tmp_path)
+    kept = [f"{ROOT}/presence/+"]
+
+    def nodes() -> list[str]:
+        return [inbound.topic.rpartition("/")[2] for inbound in hub.retained(kept)]
+
+    async with running(tmp_path, hub) as controller, rules_node(hub, "gw-1") as node, rules_node(hub, "gw-2"):
+        await eventually(lambda: controller.sessions.statistics()["births"] == 2)
+        await cloud("node.delete", node="gw-1")
+        await eventually(lambda: nodes() == ["gw-2"])
+        node.born()
+        await eventually(lambda: controller.statistics()["clearing"]["cleared"] == 2)
+        assert nodes() == ["gw-2"]
+    async with rules_node(hub, "gw-1") as node:
+        await eventually(lambda: set(nodes()) == {"gw-1", "gw-2"})
+        async with running(tmp_path, hub) as controller:
+            await eventually(lambda: nodes() == ["gw-2"])
+            await cloud("node.add", node="gw-1")
+            node.born()
+            await eventually(lambda: controller.sessions.statistics()["births"] == 2)
+            assert set(nodes()) == {"gw-1", "gw-2"}
 
 
 async def totals_are(controller: Any, wanted: tuple[int, int]) -> bool:
