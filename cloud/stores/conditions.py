@@ -17,24 +17,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Double, and_, bindparam, cast, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Double, and_, bindparam, cast, delete, exists, func, select, update
 
 from cloud.stores.bulk import dialect_insert
 from cloud.stores.marking import mark_changed
 from cloud.stores.rates import MINUTE, begin
 from cloud.stores.status import (
-    APPLIED,
     DEGRADED,
-    FAILED,
     FALSE,
     READY,
-    RULE,
     TRUE,
     UNKNOWN,
     RuleKey,
+    is_silent,
     silent,
 )
-from cloud.stores.tables import assignments, conditions, errors, nodes, objects, rates
+from cloud.stores.tables import APPLIED, FAILED, assignments, conditions, errors, nodes, objects, rates
+from common.rules import RULE_KIND
 
 DETAIL_CHARS_MAX = 300  # of a node's finding in a message
 ROWS_MAX = 100_000  # assignments that are not fine and are looked at; a fleet that has more of them is not fine anyway
@@ -104,7 +103,7 @@ def _of_type(conn: Connection, kind: str, bad: dict[RuleKey, _State], terms: Ter
 
 def _wanted(namespace: Any, rule: Any, uid: Any) -> Any:
     o = objects.c
-    return exists().where(o.kind == RULE, o.namespace == namespace, o.name == rule, o.uid == uid)
+    return exists().where(o.kind == RULE_KIND, o.namespace == namespace, o.name == rule, o.uid == uid)
 
 
 def _gone(conn: Connection) -> list[Transition]:
@@ -125,7 +124,7 @@ def _without_condition(conn: Connection, kind: str, terms: Terms) -> set[RuleKey
     """Return the rules that should have this condition and do not."""
     o = objects.c
     has = _has_condition(kind, o.namespace, o.name, o.uid)
-    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE, ~has)
+    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE_KIND, ~has)
     found = {RuleKey(*row) for row in conn.execute(query)}
     if kind == DEGRADED:
         r = rates.c
@@ -144,16 +143,12 @@ def _ready(conn: Connection, terms: Terms) -> dict[RuleKey, _State]:
     """Return the rules that are not ready, and why."""
     a, n, o = assignments.c, nodes.c, objects.c
     wanted = and_(o.kind == a.kind, o.namespace == a.namespace, o.name == a.name, o.uid == a.uid)
-    heard = or_(
-        and_(n.online, n.last_seen.between(terms.now - terms.stale_s, terms.now + terms.stale_s)),
-        and_(~n.online, n.since >= terms.now - terms.stale_s),
-    )
-    fine = and_(a.reported == a.desired, a.state == APPLIED, n.node.is_not(None), heard)
+    fine = and_(a.reported == a.desired, a.state == APPLIED, ~is_silent(terms.now, terms.stale_s))
     columns = (a.namespace, a.name, a.uid, a.node, a.desired, a.refused, a.state, a.error, a.reported)
     query = (
         select(*columns, n.online, n.last_seen, n.since)
         .select_from(assignments.join(objects, wanted).outerjoin(nodes, n.node == a.node))
-        .where(a.kind == RULE, a.desired > 0, ~func.coalesce(fine, False))
+        .where(a.kind == RULE_KIND, a.desired > 0, ~fine)
         .order_by(a.node)
         .limit(ROWS_MAX)
     )
@@ -161,7 +156,7 @@ def _ready(conn: Connection, terms: Terms) -> dict[RuleKey, _State]:
     for row in conn.execute(query):
         found.setdefault(RuleKey(*row[:3]), []).append(row)
     states = {key: _said(rows, terms) for key, rows in found.items()}
-    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE, ~exists().where(wanted, a.desired > 0))
+    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE_KIND, ~exists().where(wanted, a.desired > 0))
     nobody = (FALSE, "NoNode", "no node is chosen by its node_name or nodeSelector")
     return states | {RuleKey(*row): nobody for row in conn.execute(query)}
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Double, cast, delete, func, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.stores.base import Store
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.tables import leases
 from common.clock import Clock, SystemClock
 from common.errors import QueueFullError, StorageError
@@ -40,9 +40,8 @@ def database_time(conn: Connection) -> Any:
 
 def acquire(conn: Connection, name: str, holder: str, ttl_s: float) -> bool:
     """Take or renew a lease; True when ``holder`` has it now, for ``ttl_s`` seconds by the database's clock."""
-    insert: Any = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     now = database_time(conn)
-    wanted = insert(leases).values(name=name, holder=holder, until=now + ttl_s)
+    wanted = dialect_insert(conn.dialect.name)(leases).values(name=name, holder=holder, until=now + ttl_s)
     taken = wanted.on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": holder, "until": now + ttl_s},
