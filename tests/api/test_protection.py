@@ -142,13 +142,20 @@ async def test_tls_is_served(tmp_path: Path) -> None:
                "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost",
                "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
-    async with served(tmp_path, certificate_file=str(certificate), key_file=str(key)) as api:
+    async with served(tmp_path, certificate_file=str(certificate), key_file=str(key), connections_max=3) as api:
         context = ssl.create_default_context(cafile=str(certificate))
         api.url = api.url.replace("http:", "https:")
         answer = await api.ask("GET", "/rules", ssl=context)
         assert answer.status == 200
         assert "max-age" in answer.headers["strict-transport-security"]
         assert b"HTTP/1.1 200" not in await raw(api.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await api.session.close()
+        silent = [await asyncio.open_connection("127.0.0.1", api.port) for _ in range(4)]
+        await eventually(
+            lambda: api.counts()["connections_refused"] == 1
+        )  # the others, of whom TLS heard nothing, stay
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_a_body_is_bounded(tmp_path: Path) -> None:
