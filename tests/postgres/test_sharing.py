@@ -84,8 +84,8 @@ async def test_controllers_share_what_goes_up_and_count_once(tmp_path: Path) -> 
         node.presence(birth())
         await send_until_confirmed(node, 1, 40)
         assert await totals(one.store) == await totals(two.store) == (40, 40)
-        handled = [each.upstream.statistics()["rulestatus_handled"] for each in (one, two)]
-        assert min(handled) >= 10, "both worked"
+        both = (one, two)  # one of them may still wait for the lock of the file
+        await eventually(lambda: min(each.upstream.statistics()["rulestatus_handled"] for each in both) >= 10)
         births = [each.upstream.statistics()["node_handled"] for each in (one, two)]
         assert births == [1, 1]
         (row,) = await one.sessions.nodes()
@@ -122,7 +122,7 @@ async def test_one_stands_by_and_takes_over_when_the_other_falls_silent(tmp_path
             assert two.statistics()["controller"]["lease_holder"] == "cloud-1"
             one._link.cut("the network")  # type: ignore[attr-defined]
             await eventually(lambda: two.layer.uplink is UplinkPart.ALL)
-            assert not presence(hub, 2).standby
+            await eventually(lambda: not presence(hub, 2).standby)
             await send_until_confirmed(node, 6, 5)
             one._link.come_up()  # type: ignore[attr-defined]
             await eventually(lambda: one.statistics()["controller"]["lease_holder"] == "cloud-2")
@@ -130,7 +130,7 @@ async def test_one_stands_by_and_takes_over_when_the_other_falls_silent(tmp_path
         await eventually(lambda: one.layer.uplink is UplinkPart.ALL)
         await send_until_confirmed(node, 11, 5)
         assert await totals(one.store) == (15, 15)
-        assert one.statistics()["sharing"]["takeovers"] == 2
+        assert one.statistics()["sharing"]["takeovers"] >= 2  # a slow machine may lose the lease between
 
 
 def test_the_store_decides_before_the_broker(tmp_path: Path) -> None:
