@@ -6,6 +6,7 @@ back when the row cannot be written, but that is counted and said.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ ARGUMENTS_CHARS_MAX = 1024
 DETAIL_CHARS_MAX = 512
 LOG_CHARS_MAX = 200  # of the arguments in the log: a manifest would fill the screen
 DONE, REFUSED, FAILED = "done", "refused", "failed"
+_BROKEN_OFF = "it was broken off while it ran, and may have been done"
 
 
 class Caller(NamedTuple):
@@ -67,7 +69,8 @@ class Audit:
             await self._note(caller, operation, args, REFUSED, str(exc))
             raise
         except BaseException as exc:
-            await self._note(caller, operation, args, FAILED, type(exc).__name__)
+            broken_off = isinstance(exc, asyncio.CancelledError)  # by a deadline, or at a stop
+            await self._note(caller, operation, args, FAILED, _BROKEN_OFF if broken_off else type(exc).__name__)
             raise
         await self._note(caller, operation, args, DONE, "")
         return answer

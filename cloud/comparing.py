@@ -155,12 +155,19 @@ class Comparison:
             peer.next_at, peer.backoff_s, peer.asked = 0.0, 0.0, ""
             if peer.expected.waiting:
                 right[node] = peer.expected.revision
-                peer.expected = peer.expected._replace(waiting=False)
         self.counts["compared"] += len(heard)
         await asyncio.gather(*differ)
         if right:
             at = self._clock.time()
             self.counts["settled"] += await self._store.write(lambda conn: syncing.settle(conn, right, at))
+            self._nothing_waits(right)
+
+    def _nothing_waits(self, at: Mapping[str, int]) -> None:
+        """Remember that rows of these nodes are settled, where nothing has changed since these revisions."""
+        for node, revision in at.items():
+            peer = self._peers.get(node)
+            if peer is not None and peer.expected is not None and peer.expected.revision == revision:
+                peer.expected = peer.expected._replace(waiting=False)
 
     async def _differs(self, node: str, peer: _Peer, said: _Heard) -> None:
         now = self._clock.monotonic()

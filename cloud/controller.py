@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from cloud.api.health import Health, Readiness
 from cloud.audit import Audit
+from cloud.clearing import Clearing
 from cloud.deadletters import DeadLetters
 from cloud.describing import Descriptions
 from cloud.downstream import DownstreamController
@@ -51,7 +52,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MakeLink = Callable[[Settings, Callable[[], Will | None]], Link]
-_GAUGES = {"connected", "in_flight", "queued", "waiting", "connections", "running", "watching", "standing_by"}
+# What may also fall, of all parts' statistics.
+_GAUGES = {
+    "connected", "in_flight", "queued", "waiting", "connections", "running", "watching", "standing_by", "nodes_queued",
+    "statistics_waiting", "held", "invalid", "unshown", "ready", "rules_objects", "ruleendpoints_objects",
+}  # fmt: skip
 _QUEUED = "_queued"  # after the type, in the upstream's statistics
 
 
@@ -84,29 +89,15 @@ class Controller:
         self._clock = clock or SystemClock()
         self._presence_topic = controller_presence_topic(settings.root, cloud.controller)
         self._link = make_link(settings, lambda: Will(self._presence_topic, self._presence(online=False)))
-        self.layer = MqttLayer(
-            self._link,
-            root=settings.root,
-            side="cloud",
-            codec=settings.codec,
-            source=EDGECONTROLLER,
-            group=RESOURCE_GROUP,
-            content_types=CONTENT_TYPES,
-            on_refused=self._refused,
-            receive_queue_max=cloud.queues.receive_max,
-            uplink=first_uplink(settings) or UplinkPart.NOTHING,
-            sharers=cloud.sharing.group,
-        )
+        self.layer = self._make_layer()
         self._link.on_connect = self._announce
         self._link.on_disconnect = self._disconnected
         sinks, of_results = make_sinks(cloud.forward, self._link, settings.root, self._clock)
         marks = bool(sinks) or cloud.kubernetes.enabled
         self.store: Store = store or SqlStore(store_url(settings), cloud.store, fault=fault, mark_changes=marks)
         self._sharing = Sharing(self.layer, self.store, settings, self._clock, self._say_again)
-        self.sessions = Sessions(self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller)
         self._refusals = Refusals(self.layer, self.store, self._clock, cloud, settings.root)
         self._letters = DeadLetters(settings.root, self.store, self._refusals, self._clock)
-        self._ledger = Ledger(self.sessions, self.store, self._clock)
         self._upkeep = Upkeep(self.store, self._clock, cloud, lambda: self._link.connected, mark=marks)
         self.downstream = DownstreamController(self.layer, self.store, self._clock)
         self._cluster = None
@@ -118,19 +109,26 @@ class Controller:
         self.forwarding = Forwarding(
             cloud.forward, self.store, self._clock, cloud.controller, self._rule_statuses, sinks, of_results
         )
+        self.sessions = Sessions(
+            self.store, self._clock, cloud.stale_s, lambda: self._link.connected, cloud.controller,
+            self.forwarding.fingerprint,
+        )  # fmt: skip
+        self._ledger = Ledger(self.sessions, self.store, self._clock)
         self._operations = Operations(
             self.store, self.sessions, self._letters, self._ledger, self.statistics, self.metrics, self.forwarding.rows
         )
+        self._clearing = Clearing(self._link, settings.root)
         self._handlers = Handlers(
-            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream, self._committed, fault
-        )
+            self.layer, self.store, self.sessions, self._refusals, self._clock, self.downstream, self._committed,
+            self._clearing.clear, fault,
+        )  # fmt: skip
         table = extended(routes(self._handlers, cloud.queues), self._handlers)
         self.upstream = UpstreamController(self.layer, table, self._handlers)
         self._letters.redrive_to(self.upstream.redrive)
         self._metering = Metering(self.store, self.sessions, self._clock, self._queues, cloud.api.metrics_rules_max)
         self._audit = Audit(self.store, self._clock, cloud.controller, cloud.api.audit_max)
-        self._health = Health(self.store, self._clock, lambda: self._link.connected, {})
-        rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s)
+        self._health = Health(self.store, self._clock, lambda: self._link.connected)
+        rules = RuleOperations(self.downstream, self.store, self._clock, cloud.stale_s, self._clearing.clear)
         told = Descriptions(self.store, self.sessions, self._ledger, self._clock, cloud.stale_s)
         operations = self._operations.table() | rules.table() | told.table() | {"ready": self._ready}
         self._control = ControlServer(socket_path(settings.data_dir, "cloud"), self._audit.wrapped(operations))
@@ -185,6 +183,22 @@ class Controller:
         while self._undo:
             await self._undo.pop()()
 
+    def _make_layer(self) -> MqttLayer:
+        settings, cloud = self.settings, self.settings.cloud
+        return MqttLayer(
+            self._link,
+            root=settings.root,
+            side="cloud",
+            codec=settings.codec,
+            source=EDGECONTROLLER,
+            group=RESOURCE_GROUP,
+            content_types=CONTENT_TYPES,
+            on_refused=self._refused,
+            receive_queue_max=cloud.queues.receive_max,
+            uplink=first_uplink(settings) or UplinkPart.NOTHING,
+            sharers=cloud.sharing.group,
+        )
+
     def _make_api(self, operations: dict[str, Operation]) -> ApiService:
         try:
             from cloud.api.service import ApiService  # here, so that a controller without the API needs no FastAPI
@@ -201,7 +215,8 @@ class Controller:
     def _presence(self, *, online: bool) -> bytes:
         controller, at = self.settings.cloud.controller, rfc3339(self._clock.time())
         standby = online and self._sharing.standing_by
-        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at, standby, self.sessions.instance))
+        instance, sinks = self.sessions.instance, self.sessions.sinks
+        return msgspec.json.encode(ControllerPresence(controller, online, VERSION, at, standby, instance, sinks))
 
     def _announce(self) -> None:
         log.info("%s: connected", self.settings.cloud.controller)
@@ -258,7 +273,9 @@ class Controller:
             "ledger": self._ledger.statistics(),
             "upkeep": self._upkeep.statistics(),
             "sessions": self.sessions.statistics(),
+            "clearing": self._clearing.statistics(),
             "sharing": self._sharing.statistics(),
+            "tasks": {"restarts": self._tasks.restarts + self.forwarding.restarts},
             "store": self.store.statistics(),
             "audit": self._audit.statistics(),
             "forwarders": self.forwarding.statistics(),
@@ -280,6 +297,7 @@ class Controller:
         yield from self._metering.families()
         for owner, values in self.statistics().items():
             if owner not in ("controller", "forwarders"):
-                shown = {name: value for name, value in values.items() if not name.endswith(_QUEUED)}
+                in_table = owner == "upstream"  # its queues are one family, with the type as label
+                shown = {name: value for name, value in values.items() if not (in_table and name.endswith(_QUEUED))}
                 yield from families(owner, shown, set(shown) if owner == "ledger" else _GAUGES)
         yield from self.forwarding.families()

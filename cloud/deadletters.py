@@ -105,7 +105,8 @@ class DeadLetters:
         if ids:
             letters = await self._chosen(ids)
         else:
-            letters = await self._store.dead_letters(limit=limit, which=Letters(node=node, reason=reason))
+            which = Letters(node=node, reason=reason, oldest=True)  # the window takes nothing far above what it knows
+            letters = await self._store.dead_letters(limit=limit, which=which)
         return [await self._redrive(letter) for letter in sorted(letters, key=lambda letter: letter.id)]
 
     async def drop(self, which: Letters) -> int:

@@ -16,11 +16,12 @@ from cloud.ledger import Ledger, LedgerRow
 from cloud.operations_rules import Name, RuleArgs, read_args, shown_object
 from cloud.selection import ObjectKey
 from cloud.sessions import CONFLICT, OFFLINE, ONLINE, Sessions
-from cloud.stores.assigning import APPLIED, FAILED, REMOVED, Summary, summaries
+from cloud.stores.assigning import Summary, summaries
 from cloud.stores.base import NodeRow, Store
 from cloud.stores.desired import ObjectRow, objects_of, words_of
 from cloud.stores.onenode import NodeFacts, ObjectOnNode, counted_uids, facts_of
 from cloud.stores.status import NodeShare, RuleKey, RuleStatus, rule_statuses
+from cloud.stores.tables import APPLIED, FAILED, REMOVED
 from common.clock import Clock
 from common.control import Operation
 from common.errors import ControlError

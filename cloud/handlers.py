@@ -133,8 +133,8 @@ class Downstream(Protocol):
 
 
 class Handlers:
-    """The handlers and what they share. ``on_committed`` is called after each commit that counted something;
-    ``fault`` at the point ``confirming``.
+    """The handlers and what they share. ``on_committed`` is called after each commit that counted something,
+    ``on_retired`` with a deleted node whose presence came, ``fault`` at the point ``confirming``.
     """
 
     def __init__(
@@ -146,10 +146,12 @@ class Handlers:
         clock: Clock,
         downstream: Downstream,
         on_committed: Callable[[CommitOutcome], None] = lambda outcome: None,
+        on_retired: Callable[[str], None] = lambda node: None,
         fault: Fault = no_fault,
     ) -> None:
         self.layer, self.store, self.sessions, self.refusals, self.clock = layer, store, sessions, refusals, clock
-        self._downstream, self._on_committed, self._fault = downstream, on_committed, fault
+        self._downstream, self._fault = downstream, fault
+        self._on_committed, self._on_retired = on_committed, on_retired
         self._counts: Counter[str] = Counter()
 
     async def update_rule_status(self, messages: Sequence[Message[Any]]) -> None:
@@ -213,6 +215,8 @@ class Handlers:
             taken = await self.sessions.take(birth, retained=is_retained(message), before=before)
         except RefusedError as exc:
             self.refusals.message(message, exc, keep=exc.reason != RETIRED)
+            if exc.reason == RETIRED:
+                self._on_retired(node)
             return
         if taken and birth.online and not is_retained(message):  # what a broker kept is old: its nodestatus tells more
             self._downstream.heard(node, birth.rules_version, born=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,7 @@ from cloud import describing, operations_rules
 from cloud.deadletters import DeadLetters
 from cloud.forwarders.forwarder import SinkRow
 from cloud.ledger import Ledger
+from cloud.operations_rules import read_args
 from cloud.sessions import Sessions
 from cloud.stores.auditing import audit_rows
 from cloud.stores.base import CommitOutcome, Letters, Store
@@ -29,7 +30,6 @@ ID_MAX = 2**63 - 1  # what the databases take
 Limit = Annotated[int, Meta(ge=1, le=ROWS_MAX)]
 Id = Annotated[int, Meta(ge=0, le=ID_MAX)]
 Ids = Annotated[list[Id], Meta(max_length=1000)]
-T = TypeVar("T")
 
 
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -187,12 +187,12 @@ class Operations:
 
     async def get_nodes(self, args: dict[str, Any]) -> Any:
         """All nodes with their state."""
-        _read(args, _Nothing)
+        read_args(args, _Nothing)
         return await self._sessions.nodes()
 
     async def get_rules(self, args: dict[str, Any]) -> Any:
         """Counts, latency, rates and conditions per rule; with ``per_node`` counts per rule and node."""
-        wanted = _read(args, _RulesArgs)
+        wanted = read_args(args, _RulesArgs)
         if not wanted.per_node:
             now = self._letters.now()
             return await self._store.read(lambda conn: rule_rows(conn, wanted.namespace, wanted.rule, now))
@@ -200,42 +200,42 @@ class Operations:
 
     async def get_results(self, args: dict[str, Any]) -> Any:
         """Single results from the ring, in order of id."""
-        wanted = _read(args, _ResultsArgs)
+        wanted = read_args(args, _ResultsArgs)
         return await self._store.results(**msgspec.structs.asdict(wanted))
 
     async def get_errors(self, args: dict[str, Any]) -> Any:
         """The distinct errors of rules, the last one first."""
-        wanted = _read(args, _ErrorsArgs)
+        wanted = read_args(args, _ErrorsArgs)
         return await self._store.errors(**msgspec.structs.asdict(wanted))
 
     async def get_dead_letters(self, args: dict[str, Any]) -> Any:
         """The newest dead letters; their payload is base64."""
-        return await self._store.dead_letters(limit=_read(args, _LettersArgs).limit)
+        return await self._store.dead_letters(limit=read_args(args, _LettersArgs).limit)
 
     async def get_losses(self, args: dict[str, Any]) -> Any:
         """The newest loss records, of one node or kind if so asked."""
-        return await self._store.losses(**msgspec.structs.asdict(_read(args, _LossesArgs)))
+        return await self._store.losses(**msgspec.structs.asdict(read_args(args, _LossesArgs)))
 
     async def get_audit(self, args: dict[str, Any]) -> Any:
         """The newest changes that people made, the last one first."""
-        wanted = _read(args, _AuditArgs)
+        wanted = read_args(args, _AuditArgs)
         return await self._store.read(
             lambda conn: audit_rows(conn, wanted.limit, wanted.before, wanted.operation, wanted.who)
         )
 
     async def get_sinks(self, args: dict[str, Any]) -> Any:
         """The sinks: what waits, how late it is, what went wrong last."""
-        _read(args, _Nothing)
+        read_args(args, _Nothing)
         return self._sinks()
 
     async def node_replace(self, args: dict[str, Any]) -> Any:
         """Take the agent that was heard last as the node's own and give up all others (P5.8)."""
-        node = _read(args, _NodeArgs).node
+        node = read_args(args, _NodeArgs).node
         return {"node": node, "epoch": await self._sessions.replace(node)}
 
     async def ledger(self, args: dict[str, Any]) -> Any:
         """The account of each node, or of one, and the sums over those (P5.11)."""
-        node = _read(args, _LedgerArgs).node
+        node = read_args(args, _LedgerArgs).node
         rows, total = await self._ledger.rows(node)
         if node and not rows:
             raise ControlError(f"node {node} is not known here", kind="not_found")
@@ -243,22 +243,22 @@ class Operations:
 
     async def dlq_ls(self, args: dict[str, Any]) -> Any:
         """The newest dead letters without their payload."""
-        return await self._letters.ls(**msgspec.structs.asdict(_read(args, _LsArgs)))
+        return await self._letters.ls(**msgspec.structs.asdict(read_args(args, _LsArgs)))
 
     async def dlq_show(self, args: dict[str, Any]) -> Any:
         """One dead letter with its payload as text or hex."""
-        return await self._letters.show(_read(args, _ShowArgs).id)
+        return await self._letters.show(read_args(args, _ShowArgs).id)
 
     async def dlq_redrive(self, args: dict[str, Any]) -> Any:
         """Feed dead letters through again: these ids, or all of a node or reason."""
-        wanted = _read(args, _RedriveArgs)
+        wanted = read_args(args, _RedriveArgs)
         if not (wanted.ids or wanted.node or wanted.reason):
             raise ControlError("say which dead letters: ids, node or reason")
         return await self._letters.redrive(**msgspec.structs.asdict(wanted))
 
     async def dlq_drop(self, args: dict[str, Any]) -> Any:
         """Forget the dead letters that fit all that is said: ids, node, reason, older than so many seconds."""
-        wanted = _read(args, _DropArgs)
+        wanted = read_args(args, _DropArgs)
         before = 0.0 if wanted.older_s is None else max(self._letters.now() - wanted.older_s, sys.float_info.min)
         which = Letters(wanted.ids, wanted.node, wanted.reason, before)
         if not (wanted.ids or wanted.node or wanted.reason or before):
@@ -271,7 +271,7 @@ class Operations:
         Reads the ring behind a mark of its own, so a slow watcher holds no memory here; one that falls further behind
         than the ring is long misses what the ring has dropped.
         """
-        wanted = _read(args, _WatchArgs)
+        wanted = read_args(args, _WatchArgs)
         filters: dict[str, Any] = {"namespace": wanted.namespace, "rule": wanted.rule, "status": wanted.status}
         last = await self._store.last_result() if wanted.since is None else wanted.since
         event = asyncio.Event()
@@ -290,12 +290,12 @@ class Operations:
 
     async def statistics(self, args: dict[str, Any]) -> Any:
         """Counters and gauges of every part."""
-        _read(args, _Nothing)
+        read_args(args, _Nothing)
         return self._statistics()
 
     async def metrics(self, args: dict[str, Any]) -> Any:
         """The same for Prometheus, as text."""
-        _read(args, _Nothing)
+        read_args(args, _Nothing)
         return await self._metrics()
 
 
@@ -305,10 +305,3 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-def _read(args: dict[str, Any], kind: type[T]) -> T:
-    try:
-        return msgspec.convert(args, kind)
-    except msgspec.ValidationError as exc:
-        raise ControlError(f"wrong argument: {exc}") from exc

@@ -6,7 +6,7 @@ Arguments and answers are plain JSON, so that the control socket and the API ser
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -98,10 +98,21 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
 
 
 class RuleOperations:
-    """The operations by name. Wrong arguments are a ControlError that names the argument."""
+    """The operations by name. Wrong arguments are a ControlError that names the argument.
 
-    def __init__(self, downstream: DownstreamController, store: Store, clock: Clock, stale_s: float) -> None:
+    ``on_retired`` is called with each node that was deleted.
+    """
+
+    def __init__(
+        self,
+        downstream: DownstreamController,
+        store: Store,
+        clock: Clock,
+        stale_s: float,
+        on_retired: Callable[[str], None],
+    ) -> None:
         self._downstream, self._store, self._clock, self._stale_s = downstream, store, clock, stale_s
+        self._on_retired = on_retired
 
     def table(self) -> dict[str, Operation]:
         """Return name -> operation, for ``ControlServer``."""
@@ -200,6 +211,7 @@ class RuleOperations:
         """Take a node out of the fleet: it gets nothing more, and what it still sends is refused."""
         node = read_args(args, _NodeNameArgs).node
         await self._downstream.retire_node(node)
+        self._on_retired(node)
         return {"node": node, "outcome": "deleted"}
 
     async def _told(self, done: Sequence[Changed]) -> list[dict[str, Any]]:

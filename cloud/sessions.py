@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 ONLINE, OFFLINE, UNKNOWN, CONFLICT = "online", "offline", "unknown", "conflict"
 CONTROLLERS_MAX = 64
-TWIN_AGAIN_S = 60.0  # between two words in the log about another controller with our id
+ALARM_AGAIN_S = 60.0  # between two words in the log about another controller
 NODES_WATCHED_MAX = 100_000  # whose last sequence is remembered, for the judgement of their next birth
 SETTLED_S = 60.0  # a message that came so long before a birth was not overtaken by it, whatever the broker
+_COUNTS = ("births", "offlines", "ignored", "reports", "replaced", "twins", "sinks_differ")
 
 
 def state_of(row: NodeRow, now: float, stale_s: float, connected: bool) -> str:
@@ -59,9 +60,15 @@ class Sessions:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, stale_s: float, connected: Callable[[], bool], own_id: str = ""
+        self,
+        store: Store,
+        clock: Clock,
+        stale_s: float,
+        connected: Callable[[], bool],
+        own_id: str = "",
+        sinks: str = "",
     ) -> None:
-        self._own_id = own_id  # of this controller
+        self._own_id, self.sinks = own_id, sinks  # of this controller
         self._store, self._clock, self._stale_s, self._connected = store, clock, stale_s, connected
         self._controllers: dict[str, ControllerPresence] = {}
         self._last: dict[str, _Last] = {}
@@ -69,10 +76,10 @@ class Sessions:
         self._pending: Counter[str] = Counter()  # births that came and are not committed, by node
         self._settled = asyncio.Event()
         self._skews: dict[str, float] = {}  # a node's clock less ours, when it was heard last
-        self._counts = dict.fromkeys(("births", "offlines", "ignored", "reports", "replaced", "twins"), 0)
+        self._counts = dict.fromkeys(_COUNTS, 0)
         self.instance = new_id()  # of this process, in its presence
         self._announcements = 0
-        self._twin_told_at = -TWIN_AGAIN_S
+        self._told_at: dict[str, float] = {}  # when an alarm was logged last
 
     def note_message(self, message: Message[Any]) -> None:
         """Note that a reliable message has come. Not its node's word alone: the topic has named the node (P3.3)."""
@@ -148,24 +155,35 @@ class Sessions:
         self._announcements += 1
 
     def controller(self, presence: ControllerPresence, *, retained: bool = False) -> None:
-        """Note what a controller (this one too) says of itself, and whether it is another one with our id."""
+        """Note what a controller (this one too) says of itself, and whether it is one that should not be: with our id,
+        or with other sinks.
+        """
         other = presence.controller == self._own_id and presence.instance not in ("", self.instance)
         # The first connection may find what was kept of an earlier process; our first presence replaces that.
         if other and ((presence.online and not retained) or self._announcements > 1):
-            self._twin(presence)
-        if presence.controller in self._controllers or len(self._controllers) < CONTROLLERS_MAX:
-            self._controllers[presence.controller] = presence
-
-    def _twin(self, presence: ControllerPresence) -> None:
-        self._counts["twins"] += 1
-        now = self._clock.monotonic()
-        if now - self._twin_told_at >= TWIN_AGAIN_S:
-            self._twin_told_at = now
-            log.error(
+            self._alarm(
+                "twins",
                 "another controller runs with the id %s: the broker lets only one of them be connected, and they end "
                 "each other's connection again and again; give each an id of its own (cloud.controller)",
                 presence.controller,
             )
+        elif presence.online and presence.controller != self._own_id and presence.sinks not in ("", self.sinks):
+            self._alarm(
+                "sinks_differ",
+                "controller %s has other sinks than this one: a sink that not all of them have hears late of what the "
+                "others count, or not at all; give all the same cloud.forward and cloud.kubernetes",
+                presence.controller,
+            )
+        if presence.controller in self._controllers or len(self._controllers) < CONTROLLERS_MAX:
+            self._controllers[presence.controller] = presence
+
+    def _alarm(self, name: str, text: str, controller: str) -> None:
+        """Count, and say it now and then."""
+        self._counts[name] += 1
+        now = self._clock.monotonic()
+        if now - self._told_at.get(name, -ALARM_AGAIN_S) >= ALARM_AGAIN_S:
+            self._told_at[name] = now
+            log.error(text, controller)
 
     def controllers(self) -> list[ControllerPresence]:
         """The controllers that were heard of, by id."""

@@ -103,13 +103,15 @@ class Sharing:
             self._store, UPLINK_LEASE, self._controller, ttl_s, on_change=self._lease_changed, clock=self._clock
         )
         holding = asyncio.create_task(lease.run(), name="uplink-lease")
+        gone = asyncio.create_task(self._disconnected.wait(), name="uplink-gone")
         try:
-            gone = asyncio.ensure_future(self._disconnected.wait())
             await asyncio.wait({gone, holding}, return_when=asyncio.FIRST_COMPLETED)
-            gone.cancel()
+            if holding.done():
+                await holding  # it ends by a fault only: to be told, and tried again with delays
         finally:
-            holding.cancel()
-            await asyncio.wait({holding})
+            for task in (holding, gone):
+                task.cancel()
+            await asyncio.wait({holding, gone})
             self._lease = None
 
     def _lease_changed(self, held: bool) -> None:

@@ -193,7 +193,7 @@ class ControllerPresence(msgspec.Struct, omit_defaults=True):
     """Retained presence of a cloud controller (P3.4).
 
     ``standby``: it takes nothing of the uplink while another one does (P7.2). ``instance`` tells two processes apart
-    that were given one id.
+    that were given one id, ``sinks`` two controllers that do not tell the same sinks (empty: not said).
     """
 
     controller: str
@@ -202,6 +202,7 @@ class ControllerPresence(msgspec.Struct, omit_defaults=True):
     time: Short = ""
     standby: bool = False
     instance: Short = ""
+    sinks: Short = ""
 
 
 class NodeStatus(msgspec.Struct, omit_defaults=True):

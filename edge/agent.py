@@ -111,7 +111,7 @@ class Agent:
         self.host = RuleHost(
             self.node, edge.labels, self.status, self.spool, self._kinds, _configuration(settings),
             flow=edge.flow, clock=self._clock, last_good=LastGood(data),
-            sync_file=SyncFile(data, fault=fault), downlink=edge.downlink,
+            sync_file=SyncFile(data, self.node, fault=fault), downlink=edge.downlink,
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)

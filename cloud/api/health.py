@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 from sqlalchemy import Connection, update
@@ -25,12 +25,10 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """Looks at the parts. ``gates`` are further parts: each gives "" when it is ready, or what is wrong."""
+    """Looks at the parts; ``connected`` says whether the broker is there."""
 
-    def __init__(
-        self, store: Store, clock: Clock, connected: Callable[[], bool], gates: Mapping[str, Callable[[], str]]
-    ) -> None:
-        self._store, self._clock, self._connected, self._gates = store, clock, connected, gates
+    def __init__(self, store: Store, clock: Clock, connected: Callable[[], bool]) -> None:
+        self._store, self._clock, self._connected = store, clock, connected
         self._probe: asyncio.Task[str] | None = None
         self._at = float("-inf")
 
@@ -38,7 +36,6 @@ class Health:
         """Ask every part. The store is asked by a write; one that hangs is asked once, however often this is called."""
         parts = {"broker": "ok" if self._connected() else "not connected; see the controller's log"}
         parts["store"] = await self._store_word() or "ok"
-        parts |= {name: gate() or "ok" for name, gate in self._gates.items()}
         return Readiness(all(word == "ok" for word in parts.values()), parts)
 
     async def stop(self) -> None:

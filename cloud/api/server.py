@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -20,7 +21,7 @@ from common.messaging.child import is_loopback
 
 KEEP_ALIVE_S = 5
 STOP_S = 2  # for answers that are being written at a stop
-BACKLOG = 128
+BACKLOG = 128  # connections that the system holds until they are taken
 
 
 class Connections:
@@ -29,7 +30,16 @@ class Connections:
     def __init__(self, settings: ApiSettings) -> None:
         self.settings = settings
         self.open: dict[Any, asyncio.Transport] = {}
+        self._accepted = WeakSet[socket.socket]()  # those of whom TLS knows nothing yet, too
         self.counts = dict.fromkeys(("connections_refused", "connections_slow"), 0)
+
+    def admit(self, accepted: socket.socket) -> None:
+        """Take a connection. Raises ConnectionAbortedError, and closes it, when there are too many."""
+        if sum(each.fileno() >= 0 for each in self._accepted) >= self.settings.connections_max:
+            self.counts["connections_refused"] += 1
+            accepted.close()
+            raise ConnectionAbortedError
+        self._accepted.add(accepted)
 
     def abort(self, client: Any) -> None:
         """Close the connection of this client at once, with all that waits to be written."""
@@ -38,8 +48,20 @@ class Connections:
             transport.abort()
 
 
+class _Socket(socket.socket):
+    """The listening socket; asyncio stops to accept for this turn at a ConnectionAbortedError."""
+
+    connections: Connections
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept one that may stay."""
+        accepted, address = super().accept()
+        self.connections.admit(accepted)
+        return accepted, address
+
+
 class _Connection(H11Protocol):
-    """uvicorn's connection, bounded in number, in the time of a request's head, and in what a reader leaves unread."""
+    """uvicorn's connection, bounded in the time of a request's head, and in what a reader leaves unread."""
 
     def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,10 +70,6 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self._all.open) >= self._all.settings.connections_max:
-            self._all.counts["connections_refused"] += 1
-            transport.abort()
-            return
         self._all.open[self.client] = transport
         self._await_head()
 
@@ -108,6 +126,7 @@ class Listener:
         settings = self._settings
         protect(settings)
         listener = _bind(settings.host, settings.port)
+        listener.connections = self._connections
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             app,
@@ -119,6 +138,7 @@ class Listener:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
             ssl_certfile=settings.certificate_file or None,
@@ -154,10 +174,10 @@ def protect(settings: ApiSettings) -> None:
         raise ConfigError(f"cloud.api.certificate_file: {settings.certificate_file}: {exc}") from exc
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> _Socket:
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
+        listener = _Socket(family, kind, proto)
     except OSError as exc:
         raise ConfigError(f"cloud.api: cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
     try:

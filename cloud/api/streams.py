@@ -7,6 +7,7 @@ line wait for longer than the bound is cut off, and goes on later from the last 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from cloud.api.problems import ApiError
 from cloud.settings import ApiSettings
+from common.errors import FieldpostError
+
+log = logging.getLogger(__name__)
 
 _HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 _HEARTBEAT = b": nothing new\n\n"
@@ -29,7 +33,7 @@ class Streams:
         self.settings, self.abort = settings, abort
         self.stopping = asyncio.Event()
         self.watching = 0
-        self.counts = dict.fromkeys(("streams", "streams_refused", "streams_slow", "events"), 0)
+        self.counts = dict.fromkeys(("streams", "streams_refused", "streams_slow", "streams_broken", "events"), 0)
 
     def open(self, items: AsyncIterator[Any]) -> Response:
         """Return the answer that streams ``items``, rows with an id. Raises ApiError when too many watch."""
@@ -79,6 +83,10 @@ class _Stream(Response):
             await self._write(send, b"", more=False)
         except TimeoutError:
             self._owner.counts["streams_slow"] += 1
+            self._owner.abort(scope.get("client"))
+        except FieldpostError as exc:  # the store is away: the reader comes again, and goes on from its last id
+            self._owner.counts["streams_broken"] += 1
+            log.warning("a stream of results ended: %s", exc)
             self._owner.abort(scope.get("client"))
         finally:
             self._owner.watching -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import re
 import secrets
 import stat
 from hashlib import sha256
@@ -23,6 +24,7 @@ LOOK_S = 1.0  # between two looks at the file
 HASHED = "sha256:"
 OWN_FILE = "api.token"
 OWN_NAME = "local"
+_COMMENT = re.compile(r"(?:^|\s)#")
 
 
 class Token(NamedTuple):
@@ -40,7 +42,7 @@ def parse_tokens(text: str, file: str) -> list[Token]:
     """
     found: dict[str, Token] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
+        words = _COMMENT.split(line, maxsplit=1)[0].split()
         if not words:
             continue
         if len(words) not in (1, 3):
@@ -79,9 +81,9 @@ def own_token_file(data_dir: Path) -> Path:
     """
     path = data_dir / OWN_FILE
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return path
+        if path.exists() and path.stat().st_size:  # an empty one is of a controller that was killed while it made it
+            return path
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
         raise ConfigError(f"data_dir: cannot write {path}: {exc.strerror}") from exc
     with open(descriptor, "w") as file:

@@ -18,7 +18,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _METADATA = {IPv4Address("168.63.129.16"), IPv4Address("192.0.0.192"), IPv4Address("100.100.100.200")}
 _RESERVED = ("100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "192.88.99.0/24")  # not so in every Python
 _NOT_PUBLIC = [ipaddress.IPv4Network(text) for text in _RESERVED]
-_NAT64 = [ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48")]
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # where in it the IPv4 address stands, only its network knows
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
@@ -56,7 +57,7 @@ def _unwrapped(address: Address) -> Iterator[Address]:
         return
     low = IPv4Address(int(address) & 0xFFFFFFFF)
     compatible = address in _COMPATIBLE and int(address) > 0xFFFF  # below are :: and ::1
-    if address.ipv4_mapped or compatible or any(address in network for network in _NAT64):
+    if address.ipv4_mapped or compatible or address in _NAT64:
         yield low
     if address.sixtofour:
         yield address.sixtofour
@@ -67,8 +68,11 @@ def _unwrapped(address: Address) -> Iterator[Address]:
 def _kind(address: Address) -> str:
     if address in _METADATA:
         return "a metadata service"
-    if isinstance(address, IPv6Address) and (address.ipv4_mapped or any(address in network for network in _NAT64)):
-        return ""  # what is inside decides
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped or address in _NAT64:
+            return ""  # what is inside decides
+        if address.is_site_local or address in _NAT64_LOCAL:
+            return "private"
     for name, found in (
         ("unspecified", address.is_unspecified),
         ("loopback", address.is_loopback),

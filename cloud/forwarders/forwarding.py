@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from cloud.forwarders.base import AnySink, ResultSink, Sink
@@ -99,6 +100,17 @@ class Forwarding:
         await asyncio.gather(*(forwarder.let_go() for forwarder in self._forwarders))
         for sink in self._sinks:
             await sink.stop()
+
+    @property
+    def fingerprint(self) -> str:
+        """Which sinks these are, as a short text that names none: equal for controllers with the same ones."""
+        names = "\n".join(sorted(sink.name for sink in self._sinks))
+        return blake2b(names.encode(), digest_size=8).hexdigest()
+
+    @property
+    def restarts(self) -> int:
+        """How often a forwarder failed and was started again."""
+        return self._tasks.restarts
 
     def wake(self) -> None:
         """Something was committed here."""

@@ -19,6 +19,7 @@ import msgspec
 from cloud.forwarders import kubestatus
 from cloud.forwarders.base import Answer, Delivered, Refused, Retry
 from cloud.settings.kubernetes import KubernetesSettings
+from cloud.stores.desired import KUBERNETES
 from cloud.stores.status import RuleKey, RuleStatus
 from common.clock import Clock
 from common.errors import KubeError
@@ -28,7 +29,6 @@ from common.metrics import Counters
 
 log = logging.getLogger(__name__)
 
-ORIGIN = "kubernetes"  # of the rules that have an object there; no other is ever written
 TRIES_MAX = 5  # of one delivery, each after a conflict
 KNOWN_MAX = 20_000  # objects whose last state is remembered, about 1 KiB each; another one is read first
 THROTTLED_S = 1.0  # after a 429 that does not say when
@@ -48,7 +48,7 @@ class _Known(NamedTuple):
 class KubernetesSink:
     """Implements ``cloud.forwarders.base.Sink``. One API server, reached by ``client``, which it closes at stop."""
 
-    def __init__(self, client: KubeClient, settings: KubernetesSettings, clock: Clock, name: str = ORIGIN) -> None:
+    def __init__(self, client: KubeClient, settings: KubernetesSettings, clock: Clock, name: str = KUBERNETES) -> None:
         self.name = name
         self.batch_max = CONNECTIONS_MAX
         self.interval_s = settings.interval_s
@@ -77,7 +77,7 @@ class KubernetesSink:
         return await asyncio.gather(*(self._deliver(status) for status in statuses))
 
     async def _deliver(self, status: RuleStatus) -> Answer:
-        if status.origin != ORIGIN or not status.uid:
+        if status.origin != KUBERNETES or not status.uid:  # it has no object there, and is never written
             self._counters["not_ours"] += 1
             return Delivered()
         try:

@@ -146,20 +146,28 @@ class WebhookSink:
         self._names.close()
 
     async def deliver(self, items: Sequence[Any]) -> Sequence[Answer]:
-        """See Sink. A batch that the receiver refuses is told in halves, so that one item cannot refuse the others."""
+        """See Sink. A batch that the receiver refuses is told in halves, so that one item cannot refuse the others.
+
+        What was answered before the deadline stays answered.
+        """
+        answers: list[Answer] = []
         try:
             async with asyncio.timeout(self._settings.timeout_s) as deadline:
                 self._status_by = (deadline.when() or 0.0) - BODY_S_MIN
-                return await self._halved([self._event_of(self._root, item) for item in items])
+                await self._halved([self._event_of(self._root, item) for item in items], answers)
         except TimeoutError:
-            return [Retry(f"no answer within {self._settings.timeout_s:g} s")] * len(items)
+            late = Retry(f"no answer within {self._settings.timeout_s:g} s")
+            answers += [late] * (len(items) - len(answers))
+        return answers
 
-    async def _halved(self, told: list[Event]) -> list[Answer]:
+    async def _halved(self, told: list[Event], answers: list[Answer]) -> None:
         answer, status = await self._post(told)
         if status not in TOO_MUCH or len(told) == 1:
-            return [answer] * len(told)
+            answers += [answer] * len(told)
+            return
         middle = len(told) // 2
-        return await self._halved(told[:middle]) + await self._halved(told[middle:])
+        await self._halved(told[:middle], answers)
+        await self._halved(told[middle:], answers)
 
     async def _post(self, told: Sequence[Event]) -> tuple[Answer, int]:
         """Make one request; return the answer and the HTTP status, 0 without one."""

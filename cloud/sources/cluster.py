@@ -60,6 +60,7 @@ class Cluster:
         await self._client.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counters and gauges of the source, and of the sink with ``sink_`` before."""
-        source = {**self._source.statistics(), "restarts": self._tasks.restarts}
-        return {**source, **{f"sink_{name}": value for name, value in self.sink.statistics().items()}}
+        """Counters and gauges of the source, its calls with ``api_`` before, and of the sink with ``sink_`` before."""
+        calls = {f"api_{name}": value for name, value in self._client.statistics().items()}
+        sink = {f"sink_{name}": value for name, value in self.sink.statistics().items()}
+        return {**self._source.statistics(), "restarts": self._tasks.restarts, **calls, **sink}

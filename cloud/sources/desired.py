@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from cloud.selection import ObjectKey
 from common.manifests import Manifest
 
 INVALID, CONFLICT, IN_USE = "Invalid", "Conflict", "InUse"
-
-
-class ObjectKey(NamedTuple):
-    """Which object: Rule or RuleEndpoint, namespace, name."""
-
-    kind: str
-    namespace: str
-    name: str
 
 
 class Held(NamedTuple):

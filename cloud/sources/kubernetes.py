@@ -18,8 +18,9 @@ from itertools import islice
 import msgspec
 
 from cloud.forwarders.kubestatus import ACCEPTED, Object, condition, conditions_of
+from cloud.selection import ObjectKey
 from cloud.settings.kubernetes import KubernetesSettings
-from cloud.sources.desired import INVALID, Desired, Held, ObjectKey, Refusal
+from cloud.sources.desired import INVALID, Desired, Held, Refusal
 from cloud.sources.reflector import Name, Reflector
 from cloud.stores.status import FALSE, READY, TRUE, UNKNOWN, Condition
 from common.backoff import Backoff

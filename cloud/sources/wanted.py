@@ -16,9 +16,10 @@ from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, select
 
 from cloud.checking import TAKEN
-from cloud.forwarders.kubernetes import ORIGIN
-from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, ObjectKey, Refusal
+from cloud.selection import ObjectKey
+from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, Refusal
 from cloud.stores.base import Store
+from cloud.stores.desired import KUBERNETES
 from cloud.stores.tables import objects
 from common.errors import ControlError
 from common.manifests import Finding, Manifest
@@ -38,7 +39,7 @@ class Changes(Protocol):
         """Want these."""
         ...
 
-    async def delete(self, keys: Sequence[Any], *, origin: str) -> Any:
+    async def delete(self, keys: Sequence[ObjectKey], *, origin: str) -> Any:
         """Want these no more."""
         ...
 
@@ -58,7 +59,7 @@ class WantedInStore:
 
     async def owned(self) -> dict[ObjectKey, Held]:
         """See Desired."""
-        rows = await self._store.read(lambda conn: _rows(conn, objects.c.origin == ORIGIN))
+        rows = await self._store.read(lambda conn: _rows(conn, objects.c.origin == KUBERNETES))
         return {key: row.held for key, row in rows.items()}
 
     async def put(self, manifests: Put) -> dict[ObjectKey, Refusal]:
@@ -82,7 +83,7 @@ class WantedInStore:
         left, refused = dict(manifests), dict[ObjectKey, Refusal]()
         while left:
             try:
-                await self._changes.apply([_marked(*each) for each in left.values()], origin=ORIGIN)
+                await self._changes.apply([_marked(*each) for each in left.values()], origin=KUBERNETES)
                 break
             except ControlError as exc:
                 findings: Sequence[Finding] = getattr(exc, "findings", ())
@@ -104,14 +105,15 @@ class WantedInStore:
     async def remove(self, uids: Mapping[ObjectKey, str]) -> dict[ObjectKey, Refusal]:
         """See Desired."""
         there = await self._rows(uids)
-        keys = [key for key, uid in uids.items() if key in there and there[key] == _Row(ORIGIN, _of(uid, there[key]))]
+        here = {key: row.held.uid for key, row in there.items() if row.origin == KUBERNETES}
+        keys = [key for key, uid in uids.items() if here.get(key) == uid]
         return await self._delete(keys)
 
     async def _delete(self, keys: list[ObjectKey]) -> dict[ObjectKey, Refusal]:
         if not keys:
             return {}
         try:
-            await self._changes.delete(keys, origin=ORIGIN)
+            await self._changes.delete(keys, origin=KUBERNETES)
         except ControlError as exc:
             if len(keys) == 1:
                 return {keys[0]: Refusal(IN_USE, str(exc))}
@@ -120,10 +122,6 @@ class WantedInStore:
                 refused |= await self._delete([key])
             return refused
         return {}
-
-
-def _of(uid: str, row: _Row) -> Held:
-    return Held(uid, row.held.version)
 
 
 def _is_late(held: Held, there: Held) -> bool:

@@ -11,16 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, literal, select, tuple_, update
 
 from cloud.selection import Labels, ObjectKey, Selection, Wanted
 from cloud.stores.desired import chunks
 from cloud.stores.marking import mark_changed
-from cloud.stores.tables import assignments, nodes
+from cloud.stores.status import is_silent
+from cloud.stores.tables import APPLIED, FAILED, PENDING, REMOVED, STALE, assignments, nodes
 from common.rules import RULE_KIND
 
-PENDING, APPLIED, FAILED, REMOVED = "pending", "applied", "failed", "removed"  # states of a row (P6.3)
-STALE = "stale"  # shown in their place while nobody has heard of the node for long
 TOMBSTONES_PER_NODE_MAX = (
     1000  # rows that are removed; above that the oldest go, and late results of theirs are refused
 )
@@ -210,12 +209,7 @@ class Summary(msgspec.Struct):
 
 def shown_state(now: float, stale_s: float) -> Any:
     """SQL of a row's state as it is shown: stale when its node was not heard for ``stale_s``, be it on- or offline."""
-    silent = or_(
-        nodes.c.node.is_(None),
-        and_(nodes.c.online, or_(nodes.c.last_seen < now - stale_s, nodes.c.last_seen > now + stale_s)),
-        and_(nodes.c.online.is_(False), nodes.c.since < now - stale_s),
-    )
-    return case((and_(_A.desired > 0, silent), STALE), else_=_A.state)
+    return case((and_(_A.desired > 0, is_silent(now, stale_s)), STALE), else_=_A.state)
 
 
 def assignments_of(

@@ -217,13 +217,17 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Letters(msgspec.Struct, frozen=True):
-    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds, ``below`` an id."""
+    """Which dead letters: all that fit every field that is not empty. ``before`` is unix seconds, ``below`` an id.
+
+    ``oldest``: where they are too many, the first ones are meant and not the last.
+    """
 
     ids: Sequence[int] = ()
     node: str = ""
     reason: str = ""
     before: float = 0
     below: int | None = None
+    oldest: bool = False
 
 
 ALL_LETTERS = Letters()

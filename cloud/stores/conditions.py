@@ -4,7 +4,7 @@ Theory of operation. Nothing that is as it should be is read: the queries give t
 rules that fail too often, the conditions that say so, and the rules that have no condition yet. What differs from the
 store is a transition. It is written, and its rule marked for the sinks, only if the store still says what was compared:
 so any number of controllers may look, and a transition happens once. Ready is compared with its message, which says how
-many nodes it is about: so the sinks hear also of the second node that falls silent.
+many nodes it is about, and how many are silent beside those: so the sinks hear also of the next node that falls silent.
 
 Ready is of rules that are sent to nodes. False, Refused: a node refused the desired version. False, Pending: a node
 that is heard does not run it yet. Unknown, NodeSilent: nodes were not heard for the stale time. False, NoNode: no node
@@ -17,29 +17,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Double, and_, bindparam, cast, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Double, and_, bindparam, cast, delete, exists, func, select, update
 
 from cloud.stores.bulk import dialect_insert
 from cloud.stores.marking import mark_changed
 from cloud.stores.rates import MINUTE, begin
 from cloud.stores.status import (
-    APPLIED,
     DEGRADED,
-    FAILED,
     FALSE,
     READY,
-    RULE,
     TRUE,
     UNKNOWN,
     RuleKey,
+    is_silent,
     silent,
 )
-from cloud.stores.tables import assignments, conditions, errors, nodes, objects, rates
+from cloud.stores.tables import APPLIED, FAILED, assignments, conditions, errors, nodes, objects, rates
+from common.rules import RULE_KIND
 
 DETAIL_CHARS_MAX = 300  # of a node's finding in a message
 ROWS_MAX = 100_000  # assignments that are not fine and are looked at; a fleet that has more of them is not fine anyway
-
-_ORDER = ("refused", "pending", "silent")
 
 
 class Terms(NamedTuple):
@@ -68,6 +65,11 @@ class Transition(NamedTuple):
     reason: str
     message: str
 
+    @property
+    def before(self) -> tuple[str, str]:
+        """Status and reason as they are now."""
+        return self.was, self.was_reason
+
 
 _State = tuple[str, str, str]  # status, reason, message
 
@@ -75,8 +77,8 @@ _State = tuple[str, str, str]  # status, reason, message
 def transitions(conn: Connection, terms: Terms) -> list[Transition]:
     """Return what is to change now."""
     ready = _of_type(conn, READY, _ready(conn, terms), terms)
-    if not terms.silence:
-        ready = [each for each in ready if each.status != UNKNOWN]
+    if not terms.silence:  # who is deaf can tell neither that nodes are silent, nor how many
+        ready = [each for each in ready if each.status != UNKNOWN and (each.status, each.reason) != each.before]
     degraded = _of_type(conn, DEGRADED, _degraded(conn, terms), terms)
     return [*_gone(conn), *ready, *(_with_last_error(conn, each) for each in degraded)]
 
@@ -101,7 +103,7 @@ def _of_type(conn: Connection, kind: str, bad: dict[RuleKey, _State], terms: Ter
 
 def _wanted(namespace: Any, rule: Any, uid: Any) -> Any:
     o = objects.c
-    return exists().where(o.kind == RULE, o.namespace == namespace, o.name == rule, o.uid == uid)
+    return exists().where(o.kind == RULE_KIND, o.namespace == namespace, o.name == rule, o.uid == uid)
 
 
 def _gone(conn: Connection) -> list[Transition]:
@@ -122,7 +124,7 @@ def _without_condition(conn: Connection, kind: str, terms: Terms) -> set[RuleKey
     """Return the rules that should have this condition and do not."""
     o = objects.c
     has = _has_condition(kind, o.namespace, o.name, o.uid)
-    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE, ~has)
+    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE_KIND, ~has)
     found = {RuleKey(*row) for row in conn.execute(query)}
     if kind == DEGRADED:
         r = rates.c
@@ -141,48 +143,43 @@ def _ready(conn: Connection, terms: Terms) -> dict[RuleKey, _State]:
     """Return the rules that are not ready, and why."""
     a, n, o = assignments.c, nodes.c, objects.c
     wanted = and_(o.kind == a.kind, o.namespace == a.namespace, o.name == a.name, o.uid == a.uid)
-    heard = or_(
-        and_(n.online, n.last_seen.between(terms.now - terms.stale_s, terms.now + terms.stale_s)),
-        and_(~n.online, n.since >= terms.now - terms.stale_s),
-    )
-    fine = and_(a.reported == a.desired, a.state == APPLIED, n.node.is_not(None), heard)
+    fine = and_(a.reported == a.desired, a.state == APPLIED, ~is_silent(terms.now, terms.stale_s))
     columns = (a.namespace, a.name, a.uid, a.node, a.desired, a.refused, a.state, a.error, a.reported)
     query = (
         select(*columns, n.online, n.last_seen, n.since)
         .select_from(assignments.join(objects, wanted).outerjoin(nodes, n.node == a.node))
-        .where(a.kind == RULE, a.desired > 0, ~func.coalesce(fine, False))
+        .where(a.kind == RULE_KIND, a.desired > 0, ~fine)
         .order_by(a.node)
         .limit(ROWS_MAX)
     )
-    found: dict[RuleKey, dict[str, list[Any]]] = {}
+    found: dict[RuleKey, list[Any]] = {}
     for row in conn.execute(query):
-        found.setdefault(RuleKey(*row[:3]), {}).setdefault(_why(row, terms), []).append(row)
-    states = {key: _said(by_reason) for key, by_reason in found.items()}
-    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE, ~exists().where(wanted, a.desired > 0))
+        found.setdefault(RuleKey(*row[:3]), []).append(row)
+    states = {key: _said(rows, terms) for key, rows in found.items()}
+    query = select(o.namespace, o.name, o.uid).where(o.kind == RULE_KIND, ~exists().where(wanted, a.desired > 0))
     nobody = (FALSE, "NoNode", "no node is chosen by its node_name or nodeSelector")
     return states | {RuleKey(*row): nobody for row in conn.execute(query)}
 
 
-def _why(row: Any, terms: Terms) -> str:
-    if row.state == FAILED and row.refused == row.desired:
-        return "refused"
-    unheard = row.last_seen is None or silent(row.online, row.last_seen, row.since, terms.now, terms.stale_s)
-    return "silent" if unheard else "pending"
+def _unheard(row: Any, terms: Terms) -> bool:
+    return row.last_seen is None or silent(row.online, row.last_seen, row.since, terms.now, terms.stale_s)
 
 
-def _said(by_reason: dict[str, list[Any]]) -> _State:
-    """Say what is wrong with a rule: what is worst, and with which nodes."""
-    worst = next(reason for reason in _ORDER if reason in by_reason)
-    rows = by_reason[worst]
-    first, more = rows[0], f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    if worst == "refused":
+def _said(rows: list[Any], terms: Terms) -> _State:
+    """Say what is wrong with a rule, given its assignments that are not fine: what is worst, and with which nodes."""
+    unheard = [row for row in rows if _unheard(row, terms)]
+    refused = [row for row in rows if row.state == FAILED and row.refused == row.desired]
+    worst = refused or [row for row in rows if not _unheard(row, terms)] or unheard
+    first, more = worst[0], f" and {len(worst) - 1} more" if len(worst) > 1 else ""
+    silence = f"{'were' if len(unheard) > 1 else 'was'} not heard for longer than the stale time"
+    if worst is unheard:
+        return UNKNOWN, "NodeSilent", f"node {first.node}{more} {silence}"
+    beside = f"; {len(unheard)} node{'s' if len(unheard) > 1 else ''} {silence}" if unheard else ""
+    if worst is refused:
         finding = first.error[:DETAIL_CHARS_MAX]
         kept = f"; it keeps version {first.reported}" if first.reported else ""
-        return FALSE, "Refused", f"node {first.node}{more} refused version {first.desired}: {finding}{kept}"
-    if worst == "pending":
-        return FALSE, "Pending", f"node {first.node}{more} does not run version {first.desired} yet"
-    verb = "were" if more else "was"
-    return UNKNOWN, "NodeSilent", f"node {first.node}{more} {verb} not heard for longer than the stale time"
+        return FALSE, "Refused", f"node {first.node}{more} refused version {first.desired}: {finding}{kept}{beside}"
+    return FALSE, "Pending", f"node {first.node}{more} does not run version {first.desired} yet{beside}"
 
 
 def _degraded(conn: Connection, terms: Terms) -> dict[RuleKey, _State]:

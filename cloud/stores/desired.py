@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.selection import Name, ObjectKey, Selection, Wanted
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.tables import objects, revisions
 from common.errors import ControlError
 from common.message import new_id
@@ -66,11 +66,6 @@ class Changed(NamedTuple):
     outcome: str
 
 
-def dialect_insert(conn: Connection) -> Any:
-    """The INSERT of the connection's dialect, which has ON CONFLICT."""
-    return postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-
-
 def chunks(items: Iterable[Any], size: int = NAMES_AT_ONCE) -> Iterator[list[Any]]:
     """The items in lists that fit into one statement."""
     every = list(items)
@@ -85,7 +80,7 @@ def read_revision(conn: Connection) -> int:
 
 def lock(conn: Connection) -> int:
     """Keep all other changes of the desired state out until the transaction ends; return the revision."""
-    conn.execute(dialect_insert(conn)(revisions).values(name=OBJECTS, revision=0).on_conflict_do_nothing())
+    conn.execute(dialect_insert(conn.dialect.name)(revisions).values(name=OBJECTS, revision=0).on_conflict_do_nothing())
     query = select(revisions.c.revision).where(revisions.c.name == OBJECTS).with_for_update()
     return int(conn.execute(query).scalar_one())
 

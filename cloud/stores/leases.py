@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Double, cast, delete, func, literal_column, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.stores.base import Store
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.tables import leases
 from common.clock import Clock, SystemClock
 from common.errors import QueueFullError, StorageError
@@ -40,9 +40,8 @@ def database_time(conn: Connection) -> Any:
 
 def acquire(conn: Connection, name: str, holder: str, ttl_s: float) -> bool:
     """Take or renew a lease; True when ``holder`` has it now, for ``ttl_s`` seconds by the database's clock."""
-    insert: Any = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     now = database_time(conn)
-    wanted = insert(leases).values(name=name, holder=holder, until=now + ttl_s)
+    wanted = dialect_insert(conn.dialect.name)(leases).values(name=name, holder=holder, until=now + ttl_s)
     taken = wanted.on_conflict_do_update(
         index_elements=["name"],
         set_={"holder": holder, "until": now + ttl_s},
@@ -92,7 +91,6 @@ class Lease:
         self._told = False
         self._timer: asyncio.TimerHandle | None = None
         self.holder = ""  # who had it at the last look, this controller or another one; empty when nobody
-        self._counts = dict.fromkeys(("taken", "lost", "failed"), 0)
 
     @property
     def held(self) -> bool:
@@ -106,7 +104,6 @@ class Lease:
                 try:
                     await self._ask()
                 except (StorageError, QueueFullError) as exc:  # it ends by itself if this goes on
-                    self._counts["failed"] += 1
                     log.warning("lease %s: %s", self._name, exc)
                 await asyncio.sleep(self._ttl_s / LOOKS_PER_TTL)
         finally:
@@ -137,7 +134,6 @@ class Lease:
         if held is self._told:
             return
         self._told = held
-        self._counts["taken" if held else "lost"] += 1
         log.info("%s %s the lease %s", self._holder, "has" if held else "no longer has", self._name)
         self._on_change(held)
 
@@ -150,7 +146,3 @@ class Lease:
                     await self._store.write(lambda conn: release(conn, self._name, self._holder))
             except (StorageError, QueueFullError, TimeoutError) as exc:
                 log.info("lease %s was not given back, it ends by itself: %s", self._name, exc)
-
-    def statistics(self) -> dict[str, int]:
-        """Counters, and the gauge ``held``."""
-        return {**self._counts, "held": int(self.held)}

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, literal_column, select
 
 from cloud.stores.bulk import Bulk, dialect_insert
 from cloud.stores.tables import changes, counters, objects
+from common.rules import RULE_KIND
 
 Key = tuple[str, str, str]  # namespace, rule, uid
 _NAMES = ("namespace", "rule", "uid")
@@ -44,7 +45,7 @@ def seed_changes(conn: Connection, at: float) -> int:
     many they are; a second time there are none.
     """
     marked = {tuple(key): changed for *key, changed in conn.execute(select(*_of(changes), changes.c.changed_at))}
-    wanted = select(objects.c.namespace, objects.c.name, objects.c.uid).where(objects.c.kind == "Rule")
+    wanted = select(objects.c.namespace, objects.c.name, objects.c.uid).where(objects.c.kind == RULE_KIND)
     due = {tuple(row) for row in conn.execute(wanted) if tuple(row) not in marked}
     counted = select(*_of(counters), func.max(counters.c.last_at)).group_by(*_of(counters))
     due |= {tuple(key) for *key, last in conn.execute(counted) if last > marked.get(tuple(key), float("-inf"))}

@@ -32,7 +32,8 @@ def migrate(conn: Connection) -> int:
     metadata.create_all(conn, tables=[schema])
     found: int | None = conn.execute(select(schema.c.version)).scalar()
     if found is None:
-        metadata.create_all(conn)
+        rest = [table for table in metadata.sorted_tables if table is not schema]
+        metadata.create_all(conn, tables=rest, checkfirst=False)  # to look for each costs as much as to make it
         conn.execute(insert(schema).values(version=SCHEMA_VERSION))
         return SCHEMA_VERSION
     if found >= SCHEMA_VERSION:

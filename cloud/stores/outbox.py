@@ -33,10 +33,11 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from cloud.stores.bulk import dialect_insert
 from cloud.stores.status import RuleKey
 from cloud.stores.tables import changes, deliveries, objects
+from common.rules import RULE_KIND
 
 CLAIM_S_MAX = 3600.0  # of any claim
 WAIT_S_MAX = 7200.0  # of any wait before a rule is told again
@@ -227,7 +228,7 @@ def trim(conn: Connection, terms: Terms, now: float) -> None:
 
 
 def _insert(conn: Connection) -> Any:
-    return (postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert)(deliveries)
+    return dialect_insert(conn.dialect.name)(deliveries)
 
 
 def _joined(sink: str) -> Any:
@@ -243,7 +244,7 @@ def _pending(terms: Terms) -> ColumnElement[bool]:
 def _gone(of: Any) -> ColumnElement[bool]:
     """SQL: the rule of a row of ``of`` was deleted. A local rule (no uid) is never gone while it is in ``changes``."""
     o = objects.c
-    wanted = exists().where(o.kind == "Rule", o.namespace == of.c.namespace, o.name == of.c.rule, o.uid == of.c.uid)
+    wanted = exists().where(o.kind == RULE_KIND, o.namespace == of.c.namespace, o.name == of.c.rule, o.uid == of.c.uid)
     return and_(of.c.uid != "", ~wanted)
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 
 from cloud.stores.base import StatusMessage
 from cloud.stores.bulk import KeyLookup
-from cloud.stores.status import RULE
 from cloud.stores.tables import assignments
+from common.rules import RULE_KIND
 
 KNOWN_MAX = 100_000  # assignments that are remembered; above that all are forgotten, and looked up again
 
@@ -52,11 +52,11 @@ class Owners:
                     asked.append((message, new))
         if not asked:
             return {}, _nothing
-        keys = {(message.node, RULE, message.namespace, *pair) for message, pairs in asked for pair in pairs}
+        keys = {(message.node, RULE_KIND, message.namespace, *pair) for message, pairs in asked for pair in pairs}
         there = self._there.present(conn, sorted(keys))
         found: dict[int, list[_Pair]] = {}
         for message, pairs in asked:
-            stray = [pair for pair in pairs if (message.node, RULE, message.namespace, *pair) not in there]
+            stray = [pair for pair in pairs if (message.node, RULE_KIND, message.namespace, *pair) not in there]
             if stray:
                 found[id(message)] = sorted(stray)
         return found, lambda: self._remember(there)

@@ -159,10 +159,11 @@ def errors_of(conn: Connection, namespace: str, rule: str, bound: int) -> list[E
     return kept
 
 
-def letters_newest(conn: Connection, limit: int, which: Letters) -> list[DeadLetter]:
+def letters_of(conn: Connection, limit: int, which: Letters) -> list[DeadLetter]:
     """See Store.dead_letters."""
     columns = [dead_letters.c[name] for name in DeadLetter.__struct_fields__]
-    query = select(*columns).where(*_those(which)).order_by(dead_letters.c.id.desc()).limit(limit)
+    number = dead_letters.c.id
+    query = select(*columns).where(*_those(which)).order_by(number if which.oldest else number.desc()).limit(limit)
     return [DeadLetter(*row) for row in conn.execute(query)]
 
 

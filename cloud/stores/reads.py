@@ -78,7 +78,7 @@ class SqlReads:
 
     async def dead_letters(self, *, limit: int = 100, which: Letters = ALL_LETTERS) -> list[DeadLetter]:
         """See Store."""
-        return await self.read(lambda conn: queries.letters_newest(conn, limit, which))
+        return await self.read(lambda conn: queries.letters_of(conn, limit, which))
 
     async def losses(self, *, node: str = "", kind: str = "", limit: int = 100) -> list[LossRow]:
         """See Store."""

@@ -9,20 +9,30 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Double, Table, and_, cast, func, select
+from sqlalchemy import Connection, Double, Table, and_, cast, func, or_, select
 
 from cloud.stores.base import ErrorRow
 from cloud.stores.latency import SLOT_S, SLOTS, percentiles, slot_of
 from cloud.stores.rates import rates_query
-from cloud.stores.tables import assignments, changes, conditions, counters, errors, latencies, nodes, objects, rates
+from cloud.stores.tables import (
+    STALE,
+    assignments,
+    changes,
+    conditions,
+    counters,
+    errors,
+    latencies,
+    nodes,
+    objects,
+    rates,
+)
 from common.models import SUCCESS
+from common.rules import RULE_KIND
 
 READY, DEGRADED = "Ready", "Degraded"  # types of conditions
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"  # their status
 LOCAL = "local"  # origin of a rule that a node has of its own layers
 GONE = "gone"  # origin of a rule that was deleted
-RULE = "Rule"  # kind of the objects and assignments that have a status
-PENDING, APPLIED, FAILED, STALE, REMOVED = "pending", "applied", "failed", "stale", "removed"  # a rule on a node (P6.3)
 KEYS_MAX = 128  # rules that one query reads; more are read in turns
 
 
@@ -101,6 +111,16 @@ def silent(online: bool, last_seen: float, since: float, now: float, stale_s: fl
     A ``last_seen`` that lies far ahead means that a clock jumped: not heard, either, until its next word.
     """
     return abs(now - last_seen) > stale_s if online else now - since > stale_s
+
+
+def is_silent(now: float, stale_s: float) -> Any:
+    """SQL of the same of a row of ``nodes``; true also where the row is missing in an outer join."""
+    n = nodes.c
+    return or_(
+        n.node.is_(None),
+        and_(n.online, or_(n.last_seen < now - stale_s, n.last_seen > now + stale_s)),
+        and_(n.online.is_(False), n.since < now - stale_s),
+    )
 
 
 class _Parts:
@@ -187,7 +207,7 @@ def _read_counts(conn: Connection, found: _Found) -> None:
 
 def _read_desired(conn: Connection, found: _Found, now: float, stale_s: float) -> None:
     key = _key(objects, "name")
-    query = select(*key, objects.c.version, objects.c.origin).where(objects.c.kind == RULE, of_rules(key, found))
+    query = select(*key, objects.c.version, objects.c.origin).where(objects.c.kind == RULE_KIND, of_rules(key, found))
     for part, (version, origin) in _each(conn, query, found):
         part.fields |= {"generation": version, "origin": origin}
     key, a = _key(assignments, "name"), assignments.c
@@ -204,7 +224,7 @@ def _read_desired(conn: Connection, found: _Found, now: float, stale_s: float) -
         nodes.c.since,
     )
     query = select(*columns).outerjoin_from(assignments, nodes, nodes.c.node == a.node)
-    for part, row in _each(conn, query.where(a.kind == RULE, of_rules(key, found)), found):
+    for part, row in _each(conn, query.where(a.kind == RULE_KIND, of_rules(key, found)), found):
         node, desired, reported, refused, state, error, online, last_seen, since = row
         heard = last_seen is not None and not silent(online, last_seen, since, now, stale_s)
         known = state if heard or not desired else STALE

@@ -12,10 +12,6 @@ from sqlalchemy import Connection, and_, or_, select, update
 
 from cloud.selection import ObjectKey, Selection
 from cloud.stores.assigning import (
-    APPLIED,
-    FAILED,
-    PENDING,
-    REMOVED,
     SENT_BEFORE,
     changed_row,
     effective_labels,
@@ -25,7 +21,7 @@ from cloud.stores.assigning import (
 )
 from cloud.stores.desired import chunks, manifests_of
 from cloud.stores.marking import mark_changed
-from cloud.stores.tables import assignments, nodes
+from cloud.stores.tables import APPLIED, FAILED, PENDING, REMOVED, assignments, nodes
 from common.message import DELETE, INSERT, UPDATE
 from common.models import clean_text
 from common.resource import is_label, is_name

@@ -225,6 +225,9 @@ assignments = Table(
     sqlite_with_rowid=False,
 )
 
+PENDING, APPLIED, FAILED, REMOVED = "pending", "applied", "failed", "removed"  # states of an assignment (P6.3)
+STALE = "stale"  # shown in their place while nobody has heard of the node for long
+
 # The outbox (P8.2), in two halves: the transaction that changes what is told of a rule raises its version here, once,
 # however many sinks there are; what each sink was told is in ``deliveries``.
 changes = Table(

@@ -56,7 +56,13 @@ def rights_of(identity: Identity, root: str) -> Rights:
         case "controller":
             return Rights(
                 (f"{root}/{UP}/#", f"{root}/{PRESENCE}/#"),
-                (f"{root}/{DOWN}/#", f"{root}/{STATUS}/#", f"{root}/{PRESENCE}/{CLOUD}/{name}/#"),
+                # of nodes, to clear what is retained of those that were deleted
+                (
+                    f"{root}/{DOWN}/#",
+                    f"{root}/{STATUS}/#",
+                    f"{root}/{PRESENCE}/{CLOUD}/{name}/#",
+                    f"{root}/{PRESENCE}/+",
+                ),
             )
         case "observer":
             return Rights((f"{root}/#",), ())

@@ -130,6 +130,10 @@ def read_kubeconfig(file: str, context: str = "") -> Access:
         if user.get(plugin):
             raise ConfigError(_NO_PLUGIN.format(chosen["user"], plugin), file=file)
     server = str(cluster.get("server") or "").rstrip("/")
+    if "@" in server:
+        raise ConfigError(
+            f"server of context {wanted!r} holds a user or password, and URLs are shown in logs", file=file
+        )
     if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
         raise ConfigError(f"server {server!r} of context {wanted!r} is no URL", file=file)
     if server.startswith("http:") and not is_loopback(urlsplit(server).hostname or ""):

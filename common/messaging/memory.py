@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ class MemoryHub:
     def __init__(self) -> None:
         self.available = True
         self._links: list[MemoryLink] = []
-        self._turn = 0  # whose turn it is in the groups of shared subscriptions
+        self._turns: Counter[str] = Counter()  # whose turn it is in each group of shared subscriptions
         self._retained: dict[str, bytes] = {}
 
     def link(self, client_id: str, *, will: Callable[[], Will | None] = lambda: None) -> MemoryLink:
@@ -64,8 +65,9 @@ class MemoryHub:
         for link in self._links:
             for group in link.groups(inbound.topic):
                 groups.setdefault(group, []).append(link)
-        self._turn += 1
-        takers += [members[self._turn % len(members)] for members in groups.values()]
+        for group, members in groups.items():
+            self._turns[group] += 1
+            takers.append(members[self._turns[group] % len(members)])
         for link in takers:
             link.deliver(Inbound(inbound.topic, inbound.payload, inbound.qos, properties=inbound.properties))
         return PUBLISHED if takers else NOBODY_LISTENS

@@ -2,7 +2,8 @@
 
 One file, written anew at each change and synced before the cloud is told. Its first line holds a checksum of the rest.
 The version before is kept beside it: a damaged file is set aside, and the node goes on with what it had before, or with
-nothing; its list then differs from what the cloud wants, and the cloud repairs it.
+nothing; its list then differs from what the cloud wants, and the cloud repairs it. A file of another node id is set
+aside too: a node that was renamed is not to run what the cloud gave the node that it was.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 NAME = "rules.cloud.json"
 FORMAT = 1
 DAMAGED_MAX = 8  # damaged files that are kept; the last is replaced then
+FOREIGN = NAME + ".of-another-node"
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -35,23 +37,28 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """The rest. ``gone`` are deleted uids, oldest first."""
+    """The rest. ``gone`` are deleted uids, oldest first; ``node`` whose it is, "" in files of earlier versions."""
 
     objects: list[Held]
     gone: list[tuple[str, Gone]]
+    node: str = ""
+
+
+class _OtherNodeError(Exception):
+    """The file is whole, and of another node, which is the argument."""
 
 
 class SyncFile:
-    """The file in the data directory. ``damaged`` counts files that were set aside since the start."""
+    """The file of ``node`` in the data directory. ``damaged`` counts files that were set aside since the start."""
 
-    def __init__(self, directory: Path, *, fault: Fault = no_fault) -> None:
-        self._path, self._fault = directory / NAME, fault
+    def __init__(self, directory: Path, node: str, *, fault: Fault = no_fault) -> None:
+        self._path, self._node, self._fault = directory / NAME, node, fault
         self._before = self._path.with_name(NAME + ".before")
         self.damaged = 0
 
     def save(self, synced: Synced) -> None:
         """Put all of it on the disk; returns when a power cut cannot take it. Raises StorageError: nothing changed."""
-        body = msgspec.json.encode(_Body(list(synced), list(synced.gone.items())))
+        body = msgspec.json.encode(_Body(list(synced), list(synced.gone.items()), self._node))
         head = msgspec.json.encode(_Head(FORMAT, hashlib.sha256(body).hexdigest()))
         new = self._path.with_name(NAME + ".new")
         try:
@@ -68,18 +75,39 @@ class SyncFile:
     def load(self) -> Synced:
         """What was saved last; of a damaged file what was saved before it, else nothing. A damaged one is set aside.
 
+        Nothing of another node's file, which is set aside, too.
+
         Raises StorageError when a file is there and cannot be read, or is of a later version of this program.
         """
         for path in (self._path, self._before):
             try:
-                return _decoded(path.read_bytes())
+                return self._decoded(path.read_bytes())
             except FileNotFoundError:
                 continue
+            except _OtherNodeError as exc:
+                path.replace(path.with_name(FOREIGN))
+                log.warning("%s holds the rules of node %s, and this is %s: it is set aside as %s; the cloud sends "
+                            "what this node is to have", path, exc, self._node, FOREIGN)  # fmt: skip
+                break
             except OSError as exc:
                 raise StorageError(f"{path}: {exc.strerror or exc}") from exc
             except (ValueError, msgspec.MsgspecError) as exc:
                 self._set_aside(path, exc)
         return Synced()
+
+    def _decoded(self, raw: bytes) -> Synced:
+        first, newline, body = raw.partition(b"\n")
+        if not newline:
+            raise ValueError("it ends early")
+        head = msgspec.json.decode(first, type=_Head)
+        if hashlib.sha256(body).hexdigest() != head.sha256:
+            raise ValueError("its checksum is wrong")
+        if head.format != FORMAT:
+            raise StorageError(f"{NAME} is of format {head.format}, this version knows {FORMAT}: use a newer one")
+        found = msgspec.json.decode(body, type=_Body)
+        if found.node not in ("", self._node):
+            raise _OtherNodeError(found.node)
+        return Synced(found.objects, dict(found.gone))
 
     def _keep_before(self) -> None:
         spare = self._path.with_name(NAME + ".spare")
@@ -98,16 +126,3 @@ class SyncFile:
         path.replace(aside)
         log.critical("%s is damaged (%s) and set aside as %s; the cloud will send again what is missing",
                      path, why, aside.name)  # fmt: skip
-
-
-def _decoded(raw: bytes) -> Synced:
-    first, newline, body = raw.partition(b"\n")
-    if not newline:
-        raise ValueError("it ends early")
-    head = msgspec.json.decode(first, type=_Head)
-    if hashlib.sha256(body).hexdigest() != head.sha256:
-        raise ValueError("its checksum is wrong")
-    if head.format != FORMAT:
-        raise StorageError(f"{NAME} is of format {head.format}, this version knows {FORMAT}: use a newer one")
-    found = msgspec.json.decode(body, type=_Body)
-    return Synced(found.objects, dict(found.gone))

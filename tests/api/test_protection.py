@@ -16,13 +16,16 @@ import pytest
 from cloud.api.bounds import KEYS_MAX, Rate
 from cloud.api.server import protect
 from cloud.api.tokens import Tokens, own_token_file, parse_tokens
+from cloud.audit import LOCAL, Audit
 from cloud.settings import ApiSettings
+from cloud.stores.auditing import audit_rows
 from common.clock import ManualClock
 from common.control import call
 from common.errors import ConfigError
 from common.messaging.memory import MemoryHub
 from tests.api.served import OPERATOR, VIEWER, raw, served
 from tests.cloud.node import running
+from tests.cloud.samples import open_store
 from tests.support.wait import eventually
 
 HEAD = f"Host: x\r\nAuthorization: Bearer {OPERATOR}\r\nContent-Type: application/json\r\n"
@@ -71,6 +74,20 @@ def test_tokens_are_read_anew_and_hashed_ones_fit(tmp_path: Path, caplog: pytest
     assert tokens.reload_failures == 1
     assert "stay valid" in caplog.text
     assert VIEWER not in caplog.text
+
+
+def test_a_token_may_hold_any_character() -> None:
+    """A comment begins at the beginning of a line or after a blank: a # inside does not cut a token short."""
+    token = "0123456789abcdef#the-rest"
+    (found,) = parse_tokens(f"# of the plant\nada viewer {token}  # hers\n", "tokens")
+    assert found.digest == sha256(token.encode()).digest()
+
+
+def test_a_token_file_that_was_begun_is_made_anew(tmp_path: Path) -> None:
+    """A controller that was killed while it made its token starts again."""
+    (tmp_path / "api.token").touch()
+    (token,) = parse_tokens(own_token_file(tmp_path).read_text(), "tokens")
+    assert token.name == "local"
 
 
 async def test_without_a_token_file_only_the_owner_gets_in(tmp_path: Path) -> None:
@@ -125,13 +142,20 @@ async def test_tls_is_served(tmp_path: Path) -> None:
                "-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost",
                "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True)
-    async with served(tmp_path, certificate_file=str(certificate), key_file=str(key)) as api:
+    async with served(tmp_path, certificate_file=str(certificate), key_file=str(key), connections_max=3) as api:
         context = ssl.create_default_context(cafile=str(certificate))
         api.url = api.url.replace("http:", "https:")
         answer = await api.ask("GET", "/rules", ssl=context)
         assert answer.status == 200
         assert "max-age" in answer.headers["strict-transport-security"]
         assert b"HTTP/1.1 200" not in await raw(api.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await api.session.close()
+        silent = [await asyncio.open_connection("127.0.0.1", api.port) for _ in range(4)]
+        await eventually(
+            lambda: api.counts()["connections_refused"] == 1
+        )  # the others, of whom TLS heard nothing, stay
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_a_body_is_bounded(tmp_path: Path) -> None:
@@ -239,6 +263,24 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
             await loop.sock_sendall(slow, request * 200)
             await eventually(lambda: api.counts()["slow_readers"] or api.counts()["connections_slow"])
             await eventually(lambda: api.counts()["running"] == 0)
+
+
+async def test_a_change_that_is_broken_off_is_noted_as_such(tmp_path: Path) -> None:
+    """Whoever reads the audit log is not told that nothing was done: a deadline does not undo what the store began."""
+    begun = asyncio.Event()
+
+    async def change() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with open_store(tmp_path) as store:
+        audit = Audit(store, ManualClock(), "cloud-1", 10)
+        task = asyncio.create_task(audit.change(LOCAL, "apply", {}, change))
+        await begun.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        (row,) = await store.read(lambda conn: audit_rows(conn, 10, None, "", ""))
+        assert (row.outcome, row.detail) == ("failed", "it was broken off while it ran, and may have been done")
 
 
 async def test_changes_are_in_the_audit_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

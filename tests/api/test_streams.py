@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from cloud.settings import StoreSettings
+from common.errors import StorageError
 from tests.api.served import VIEWER, Served, served
 from tests.cloud.samples import bad
 from tests.support.wait import eventually
@@ -87,6 +89,21 @@ async def test_streams_are_bounded_and_say_that_they_live(tmp_path: Path) -> Non
             await api.controller.api.stop()
             await eventually(lambda: events.ended)
         assert api.counts()["streams_refused"] == 1
+
+
+async def test_a_stream_ends_when_the_store_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted and said in one line, gives its place back, and is no fault of the API's."""
+
+    async def away(**which: Any) -> list[Any]:
+        raise StorageError("the database is away")
+
+    async with served(tmp_path) as api:
+        async with _watching(api) as events:
+            await eventually(lambda: api.controller._operations._watchers)
+            monkeypatch.setattr(api.controller.store, "results", away)
+            await eventually(lambda: api.counts()["streams_broken"] == 1)
+            await eventually(lambda: api.counts()["watching"] == 0)
+        assert (api.counts()["faults"], events.rows) == (0, {})
 
 
 async def test_a_slow_reader_is_cut_off(tmp_path: Path) -> None:

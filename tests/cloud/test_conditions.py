@@ -97,6 +97,31 @@ async def test_the_second_silent_node_is_told_too(tmp_path: Path) -> None:
         assert await mark(store) == before + 1
 
 
+async def test_a_silent_node_is_told_beside_one_that_refused(tmp_path: Path) -> None:
+    """Ready stays Refused or Pending, and sinks hear of each node that falls silent and of each that is back, once."""
+    async with open_store(tmp_path) as store:
+        for node, at in (("edge-1", AT + 40), ("edge-2", AT)):
+            await store.presence(birth(node=node), epoch(), at)
+        await want(
+            store, "overheat", "u1", edge_1={"reported": 0, "state": "failed", "refused": 1, "error": "no"}, edge_2={}
+        )
+        await look(store, AT)
+        for why, words in (("Refused", "node edge-1 refused version 1: no"),
+                           ("Pending", "node edge-1 does not run version 1 yet")):  # fmt: skip
+            before = await mark(store)
+            assert await look(store, AT + 61, silence=False) == 0
+            await look(store, AT + 61)
+            tail = "; 1 node was not heard for longer than the stale time"
+            assert await ready(store) == ("False", why, words + tail, AT)
+            assert await look(store, AT + 62) == 0
+            assert await look(store, AT + 50, silence=False) == 0
+            await look(store, AT + 50)
+            assert (await ready(store))[2] == words
+            assert await mark(store) == before + 2
+            await set_share(store, "edge-1", state="pending", refused=0)
+            await look(store, AT + 50)
+
+
 async def test_a_controller_that_heard_nothing_calls_nobody_silent(tmp_path: Path) -> None:
     """Silence that this controller could not have heard broken changes no condition."""
     async with open_store(tmp_path) as store:

@@ -75,6 +75,8 @@ async def test_the_control_socket_answers_everything(tmp_path: Path) -> None:
         text = await call(path, "metrics")
         assert "fieldpost_cloud_store_results_total 2.0" in text
         assert "fieldpost_cloud_refusals_reason_undecodable_total 1.0" in text
+        for gauge in ("downstream_nodes_queued", "store_statistics_waiting", "link_connected"):
+            assert f"# TYPE fieldpost_cloud_{gauge} gauge" in text
 
 
 @pytest.mark.parametrize(

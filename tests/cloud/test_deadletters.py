@@ -87,6 +87,18 @@ async def test_what_was_cut_or_can_never_be_read_stays(tmp_path: Path) -> None:
         assert len(await call(path, "dlq.ls")) == 2
 
 
+async def test_of_many_the_oldest_are_redriven_first(tmp_path: Path) -> None:
+    """A node's messages are in order of their sequence, and the cloud refuses what is far above what it has (P5.7)."""
+    hub = MemoryHub()
+    path = tmp_path / "data" / "cloud.sock"
+    async with running(tmp_path, hub), node_on(hub) as node:
+        for payload in (b"one", b"two", b"three"):
+            node.raw(up_topic(), payload)
+        oldest = min(row["id"] for row in await eventually(lambda: letters(path, 3)))
+        (redriven,) = await call(path, "dlq.redrive", node="edge-1", limit=1)
+        assert redriven["id"] == oldest
+
+
 async def test_an_unknown_type_is_redriven_to_its_row(tmp_path: Path) -> None:
     """What no row takes is refused again with its reason, without a second letter."""
     hub = MemoryHub()

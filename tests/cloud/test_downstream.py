@@ -9,12 +9,12 @@ import pytest
 
 from common.clock import ManualClock
 from common.control import call
-from common.errors import ControlError
+from common.errors import ControlError, QueueFullError
 from common.message import new
 from common.messaging.memory import MemoryHub
 from common.models import Refusal
 from common.rulesync import SyncedObject
-from tests.cloud.node import running
+from tests.cloud.node import ROOT, running
 from tests.cloud.rulesnode import endpoint, rule, rules_node
 from tests.cloud.samples import AT, ok, totals
 from tests.support.wait import eventually
@@ -146,6 +146,30 @@ async def test_a_node_that_was_offline_ends_right(tmp_path: Path) -> None:
 
 async def _offline(cloud: Cloud) -> bool:
     return any(row["state"] == "offline" for row in await cloud("get.nodes"))
+
+
+async def test_a_hash_that_could_not_be_noted_is_noted_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is full when a right hash would settle what waits: the next nodestatus settles it."""
+    hub, cloud, failed = MemoryHub(), Cloud(tmp_path), list[object]()
+
+    async def full(work: object) -> None:
+        failed.append(work)
+        raise QueueFullError("store", 1)
+
+    async with running(tmp_path, hub) as controller, rules_node(hub, "gw-1") as node:
+        await eventually(lambda: controller.downstream.statistics()["compared"])
+        node.mute = True
+        await cloud.apply(endpoint(), rule())
+        await eventually(lambda: node.running() == {"default/relay": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(controller.store, "write", full)
+            await node.report()
+            await eventually(lambda: failed)
+        assert (await cloud.states())["gw-1"] == ("pending", 1, 0)
+        await node.report()
+        await cloud.settled({"gw-1": ("applied", 1, 1)})
 
 
 async def test_a_lost_message_is_repaired_by_the_next_nodestatus(tmp_path: Path) -> None:
@@ -344,6 +368,33 @@ async def test_a_deleted_node_is_out_until_it_is_added(tmp_path: Path) -> None:
         for wrong in ({"node": "Gw"}, {"node": "cloud"}, {"node": "gw-3", "labels": {"a b": "c"}}):
             with pytest.raises(ControlError, match=r"DNS label|reserved|label 'a b'"):
                 await cloud("node.add", **wrong)
+
+
+async def test_nothing_is_retained_of_a_deleted_node(tmp_path: Path) -> None:
+    """P3.4: its birth is cleared with it, and so is what it says later, or what was kept while no controller was there;
+    other nodes' stay. A node that is taken back is heard as before.
+    """
+    hub, cloud = MemoryHub(), Cloud(tmp_path)
+    kept = [f"{ROOT}/presence/+"]
+
+    def nodes() -> list[str]:
+        return [inbound.topic.rpartition("/")[2] for inbound in hub.retained(kept)]
+
+    async with running(tmp_path, hub) as controller, rules_node(hub, "gw-1") as node, rules_node(hub, "gw-2"):
+        await eventually(lambda: controller.sessions.statistics()["births"] == 2)
+        await cloud("node.delete", node="gw-1")
+        await eventually(lambda: nodes() == ["gw-2"])
+        node.born()
+        await eventually(lambda: controller.statistics()["clearing"]["cleared"] == 2)
+        assert nodes() == ["gw-2"]
+    async with rules_node(hub, "gw-1") as node:
+        await eventually(lambda: set(nodes()) == {"gw-1", "gw-2"})
+        async with running(tmp_path, hub) as controller:
+            await eventually(lambda: nodes() == ["gw-2"])
+            await cloud("node.add", node="gw-1")
+            node.born()
+            await eventually(lambda: controller.sessions.statistics()["births"] == 2)
+            assert set(nodes()) == {"gw-1", "gw-2"}
 
 
 async def totals_are(controller: Any, wanted: tuple[int, int]) -> bool:

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Connection, event
 
 from cloud.stores.sql import SqlStore
-from cloud.stores.status import APPLIED, FAILED, LOCAL, STALE, NodeShare, RuleKey, RuleStatus, rule_statuses
+from cloud.stores.status import LOCAL, NodeShare, RuleKey, RuleStatus, rule_statuses
+from cloud.stores.tables import APPLIED, FAILED, STALE
 from tests.cloud.samples import AT, bad, birth, epoch, ok, open_store, status, want
 
 STALE_S = 60.0

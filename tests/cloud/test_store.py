@@ -230,10 +230,10 @@ async def test_a_stuck_message_does_not_keep_later_epochs_open(tmp_path: Path) -
         for n in range(1, 300):
             named = [str(epoch(1))] if n > 1 else []
             follows = f"{epoch(n - 1)}.2" if n > 2 else ""
-            assert await store.presence(birth(n, previous=named, follows=follows, next_sequence=1), epoch(n), AT)
-            if n > 1:  # of the first epoch nothing comes through
-                outcome = await store.commit([status(1, of=epoch(n))])
-                assert (outcome.new, outcome.refused) == (1, [])
+            born = store.presence(birth(n, previous=named, follows=follows, next_sequence=1), epoch(n), AT)
+            sent = [status(1, of=epoch(n))] if n > 1 else []  # of the first epoch nothing comes through
+            taken, outcome = await asyncio.gather(born, store.commit(sent))
+            assert (taken, outcome.new, outcome.refused) == (True, len(sent), [])
         again = await store.commit([status(1, of=epoch(n)) for n in range(2, 297)])
         assert {refused.reason for refused in again.refused} == {"stale_epoch"}
         assert (await store.commit([status(1)])).new == 1

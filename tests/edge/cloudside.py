@@ -94,7 +94,8 @@ class CloudFed:
         self.host = RuleHost(
             NODE, {}, Status(self.collected.spool), self.collected.spool, kinds,
             Configuration([], str(layers) if layers else ""), flow=FlowSettings(journal_after_s=0.01),
-            clock=SystemClock(), last_good=LastGood(path), sync_file=SyncFile(path, fault=fault), downlink=settings,
+            clock=SystemClock(), last_good=LastGood(path), sync_file=SyncFile(path, NODE, fault=fault),
+            downlink=settings,
         )  # fmt: skip
         self.host.on_synced = self._reported
         self.answers: list[Message[Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from common.errors import StorageError
 from common.faults import RULES_POINTS
 from common.resource import RULE
 from edge.rules.synced import Synced
-from edge.rules.syncfile import DAMAGED_MAX, NAME, SyncFile
-from tests.edge.cloudside import BUS, CloudFed, cloud_fed, order, spec
+from edge.rules.syncfile import DAMAGED_MAX, FOREIGN, NAME, SyncFile
+from tests.edge.cloudside import BUS, NODE, CloudFed, cloud_fed, order, spec
 
 
 class Crash(BaseException):
@@ -101,7 +102,7 @@ async def test_a_damaged_file_is_set_aside_and_the_one_before_runs(
     for place in range(0, len(whole), max(1, len(whole) // 6)):
         flipped = whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]
         file.write_bytes({"cut": whole[:place], "flipped": flipped, "empty": b"", "noise": b"\xff\n\x00"}[damage])
-        found = SyncFile(tmp_path)
+        found = SyncFile(tmp_path, NODE)
         synced = found.load()
         damaged += found.damaged
         assert {held.name: held.version for held in synced} == {"bus": 1, "a": 1}
@@ -127,14 +128,33 @@ async def test_without_any_whole_file_the_node_starts_empty(tmp_path: Path) -> N
         assert node.runs() == {"a": ("u-a", "2", "y")}
 
 
+async def test_a_renamed_node_does_not_run_what_the_node_before_it_was_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rules of the old id are set aside, whichever file is left; one that names no node, of old, is its own."""
+    file = await filled(tmp_path)
+    kept = file.with_name(NAME + ".before").read_bytes()
+    for whole in (file.read_bytes(), kept):
+        file.write_bytes(whole)
+        renamed = SyncFile(tmp_path, "line-9")
+        assert (len(renamed.load()), renamed.damaged) == (0, 0)
+        assert (file.exists(), file.with_name(FOREIGN).read_bytes()) == (False, whole)
+    assert f"holds the rules of node {NODE}, and this is line-9: it is set aside" in caplog.text
+    file.write_bytes(b"cut")
+    assert len(SyncFile(tmp_path, "line-9").load()) == 0
+    body = kept.partition(b"\n")[2].replace(b',"node":"%b"' % NODE.encode(), b"")
+    file.write_bytes(b'{"format":1,"sha256":"%b"}\n' % hashlib.sha256(body).hexdigest().encode() + body)
+    assert {held.name for held in SyncFile(tmp_path, "line-9").load()} == {"bus", "a"}
+
+
 def test_a_file_of_a_later_version_is_not_touched(tmp_path: Path) -> None:
     """A downgrade says what to do instead of taking it for damaged."""
-    SyncFile(tmp_path).save(Synced())
+    SyncFile(tmp_path, NODE).save(Synced())
     file = tmp_path / NAME
     later = file.read_bytes().replace(b'"format":1', b'"format":7')
     file.write_bytes(later)
     with pytest.raises(StorageError, match="format 7, this version knows 1: use a newer one"):
-        SyncFile(tmp_path).load()
+        SyncFile(tmp_path, NODE).load()
     assert file.read_bytes() == later
 
 

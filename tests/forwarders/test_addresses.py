@@ -19,6 +19,7 @@ FORBIDDEN = {
     "172.16.0.1": "private", "::ffff:10.0.0.1": "private", "100.64.0.1": "reserved", "224.0.0.1": "multicast",
     "ff02::1": "multicast", "240.0.0.1": "private", "255.255.255.255": "private", "168.63.129.16": "metadata",
     "100.100.100.200": "metadata", "192.0.0.192": "metadata", "198.18.0.1": "private", "2001:db8::1": "private",
+    "fec0::1": "private", "64:ff9b:1:7f00:0:100:5db8:d70e": "private", "::ffff:0:127.0.0.1": "reserved",
 }  # fmt: skip
 
 

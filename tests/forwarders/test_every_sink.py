@@ -115,7 +115,9 @@ def _shown(api: FakeApi, name: str) -> dict[str, Any]:
 
 
 def _retained(hub: MemoryHub, name: str) -> tuple[int, int]:
-    (message,) = hub.retained([status_topic(ROOT, "default", name)])
+    message = next(iter(hub.retained([status_topic(ROOT, "default", name)])), None)
+    if message is None:  # not told yet
+        return 0, 0
     found = json.loads(message.payload)
     return found["success"], found["fail"]
 

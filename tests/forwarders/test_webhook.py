@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -184,7 +185,6 @@ async def test_evil_servers_end_within_the_deadline_and_little_memory(name: str)
 async def test_a_refused_batch_is_halved_until_the_guilty_is_alone() -> None:
     """One event that the receiver refuses with 400 or 422 is refused alone; a 401 is about the sender, not an event."""
     async with Receiver().running() as receiver, sink_to(receiver.url) as sink:
-        take = receiver._take
         statuses = [told(f"rule-{n}") for n in range(8)]
         receiver.answers = [web.Response(status=401)]
         assert {type(each) for each in await sink.deliver(statuses)} == {Refused}
@@ -194,8 +194,23 @@ async def test_a_refused_batch_is_halved_until_the_guilty_is_alone() -> None:
             receiver.answers.append(web.Response(status=number))
         found = await sink.deliver(statuses)
         assert [type(each) for each in found] == [Refused] + [Delivered] * 7
-        assert take is not None
         assert set(receiver.rules) == {f"default/rule-{n}" for n in range(1, 8)}
+
+
+async def test_what_was_answered_before_the_deadline_stays_answered() -> None:
+    """A slow receiver that refuses one of four still gets on: only what it did not answer is told again."""
+    async with Receiver().running() as receiver, sink_to(receiver.url, timeout_s=0.5) as sink:
+        receiver.answers = [web.Response(status=422) for _ in range(3)]  # 4, then the first 2, then rule-0 alone
+        take = receiver._take
+
+        async def hangs_at_the_last(request: web.Request) -> web.Response:
+            if len(receiver.requests) == 4:
+                await asyncio.Event().wait()
+            return await take(request)
+
+        receiver.handler = hangs_at_the_last
+        found = await sink.deliver([told(f"rule-{n}") for n in range(4)])
+        assert [type(each) for each in found] == [Refused, Delivered, Retry, Retry]
 
 
 SPELLINGS = [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, ObjectKey, Refusal
+from cloud.selection import ObjectKey
+from cloud.sources.desired import CONFLICT, IN_USE, INVALID, Held, Refusal
 from common.checks import check
 from common.manifests import Manifest
 from common.rules import Rule

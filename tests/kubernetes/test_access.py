@@ -67,6 +67,13 @@ def test_plain_http_is_for_this_machine_only(tmp_path: Path) -> None:
         read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "http://api.example:8001"}))
 
 
+def test_a_url_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
+    """The server's URL stands in errors and logs (reliability R4)."""
+    with pytest.raises(ConfigError, match="server of context 'here' holds a user or password") as raised:
+        read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "https://ada:lovelace@api.example:6443"}))
+    assert "lovelace" not in str(raised.value)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "{}", "current-context: x", "current-context: x\ncontexts: 3"])
 def test_what_is_no_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     """Any other YAML, or none."""

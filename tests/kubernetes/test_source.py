@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cloud.selection import ObjectKey
 from cloud.settings import KubernetesSettings
-from cloud.sources.desired import ObjectKey
 from cloud.sources.kubernetes import KubernetesSource
 from common.backoff import Backoff
 from common.clock import SystemClock

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloud.sources.desired import Held, ObjectKey
+from cloud.selection import ObjectKey
+from cloud.sources.desired import Held
 from cloud.sources.kubernetes import manifest_of
 from cloud.sources.wanted import GENERATION, WantedInStore
 from cloud.stores.sql import SqlStore

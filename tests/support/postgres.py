@@ -110,6 +110,10 @@ class Postgres:
         """Stop in an orderly way, ending all connections; nothing happens when it does not run."""
         self._end(signal.SIGINT)
 
+    def drop(self) -> None:
+        """Stop at once: what it held is not wanted any more, and to write it down takes as long as a test."""
+        self._end(signal.SIGQUIT)
+
     def kill(self) -> None:
         """SIGKILL to the server and all its processes, as a power cut of everything but the disk."""
         if self._process is not None:
@@ -211,7 +215,7 @@ def server() -> Iterator[str]:
         finally:
             execute(named, f"DROP DATABASE {name} WITH (FORCE)")
         return
-    with own_server() as started:
+    with own_server(lines="fsync = off\n") as started:  # of what it holds nothing is to outlive the session
         yield started.url()
 
 
@@ -225,7 +229,7 @@ def own_server(**options: Any) -> Iterator[Postgres]:
         try:
             yield started
         finally:
-            started.stop()
+            started.drop()
 
 
 class CommitCutter:
