@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.web_request import BaseRequest
 
+    from edge.endpoints.connections import Connections
+
 log = logging.getLogger(__name__)
 
 ANSWER_MARGIN_S = 5.0  # over the rule's timeout, until a request is answered 503 without its result on disk
@@ -97,6 +99,7 @@ class HttpListener:
         self._clock = clock
         self._keys = Keys(settings.keys_max, settings.keys_s, clock)
         self._runner: web.ServerRunner | None = None
+        self._connections: Connections | None = None
         self._token = b""
         self._waiting = 0
         self._asking: set[_Waiting] = set()
@@ -109,12 +112,14 @@ class HttpListener:
         """Listen. Raises ConfigError for an address that cannot be had, or one that is open without protection."""
         from aiohttp import web
 
+        from edge.endpoints.connections import Connections
+
         if self._runner is not None:
             return
         settings = self._settings
         context = self._protection()
-        server = web.Server(self._handle, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        connections = Connections(self._handle, settings)
+        runner = web.ServerRunner(connections, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=512)
@@ -123,7 +128,7 @@ class HttpListener:
             await runner.cleanup()
             where = f"{settings.host}:{settings.port}"
             raise ConfigError(f"edge.{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
-        self._runner = runner
+        self._runner, self._connections = runner, connections
         self.port = runner.addresses[0][1]
         log.info("%s sources listen on %s:%d", self._name, settings.host, self.port)
 
@@ -142,7 +147,13 @@ class HttpListener:
     def statistics(self) -> dict[str, int]:
         """Counters and gauges by name."""
         keys = {"repeated": self._keys.repeated, "keys_forgotten": self._keys.forgotten}
-        return {**self._counts, **keys, "waiting": self._waiting, "port": self.port}
+        now = self._connections
+        connections = {
+            "connections": now.open if now else 0,
+            "connections_refused": now.refused if now else 0,
+            "connections_slow": now.slow if now else 0,
+        }
+        return {**self._counts, **connections, **keys, "waiting": self._waiting, "port": self.port}
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
