@@ -174,6 +174,12 @@ class HttpClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     connections_per_rule_max: Annotated[
         int, Meta(ge=1, description="Connections of one rule to its target; shared with no other rule.")
     ] = 32
+    ca_file: Annotated[
+        str,
+        Meta(
+            description="PEM file of authorities that may sign the certificates of https targets, beside the system's."
+        ),
+    ] = ""
     answer_bytes_max: Annotated[int, Meta(ge=1, description="Largest answer in bytes; more fails the execution.")] = (
         1 << 20
     )
