@@ -73,15 +73,15 @@ Route = Callable[[Request], Asked | Reply]
 class HttpPoints:
     """The hook points of an HTTP server: nothing is mounted. ``edge.rules.httpchains`` runs chains there."""
 
-    def before(self, request: Request) -> Request | Reply | None:
+    async def before(self, request: Request) -> Request | Reply | None:
         """``pre_req``: the request as it goes on, an answer instead, or None to close the connection."""
         return request
 
-    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
+    async def choose(self, request: Request, route: Route) -> Asked | Reply | None:
         """``main``: what the request asks for; ``route`` says what its path means."""
         return route(request)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    async def after(self, request: Request, reply: Reply) -> Reply:
         """``post_resp``: the answer as it is written."""
         return reply
 
@@ -221,11 +221,12 @@ class HttpListener:
         return Request(request.method, path, query, headers, b"".join(parts), request.remote or "")
 
     async def _answer(self, request: Request) -> Reply | None:
-        before = self.points.before(request)
+        points = self.points  # of one version for the whole request, whatever a reload brings meanwhile
+        before = await points.before(request)
         request = before if isinstance(before, Request) else request
-        asked = self.points.choose(request, self._route) if isinstance(before, Request) else before
+        asked = await points.choose(request, self._route) if isinstance(before, Request) else before
         reply = await self._execute(asked, request) if isinstance(asked, Asked) else asked
-        return self.points.after(request, reply) if reply is not None else None
+        return await points.after(request, reply) if reply is not None else None
 
     async def _execute(self, asked: Asked, request: Request) -> Reply:
         key = request.headers.get("idempotency-key", "")

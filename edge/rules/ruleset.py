@@ -64,7 +64,7 @@ class RuleSet:
         self._labels, self._flow, self._clock = labels or {}, flow or FlowSettings(), clock or SystemClock()
         self.hooks = hooks or Hooks()
         self.router = Router(self.hooks, self._find, points, self._begin)
-        self._turns = Turns()
+        self.turns = Turns()
         self._summaries = Summaries(status, self._clock)
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
@@ -170,7 +170,7 @@ class RuleSet:
             target_id=target_id,
             router=self.router,
             find=targets.find,
-            turns=self._turns,
+            turns=self.turns,
             tally=self._summaries.of(ref, self._flow.journal_after_s) if spec.results == RESULTS_SUMMARY else None,
             wake=self._wake,
         )
