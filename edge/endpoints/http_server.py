@@ -266,7 +266,7 @@ class HttpListener:
                 return await waiting.reply
         except TimeoutError:
             detail = "the result could not be put on disk in time; the request may have been executed"
-            return problem(503, "not_durable", detail, msgid=message.msgid)
+            return problem(503, "not_durable", detail, msgid=waiting.msgid)
         finally:
             self._asking.discard(waiting)
 
@@ -303,13 +303,13 @@ class _Waiting:
 
     def __init__(self, message: FlowMessage, asynchronous: bool) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._message, self._asynchronous = message, asynchronous
+        self.msgid, self._asynchronous = message.msgid, asynchronous  # hooks may change the message
         self._ended: Reply | None = None
         self._dropped = self._durable = False
 
     def answered(self, ending: Ending, answer: Answer | None) -> None:
         """The execution has ended."""
-        self._ended, self._dropped = reply_of(self._message, ending, answer), ending.outcome == DROPPED
+        self._ended, self._dropped = reply_of(self.msgid, ending, answer), ending.outcome == DROPPED
         self._look()
 
     def settle(self) -> None:
@@ -321,7 +321,7 @@ class _Waiting:
         if not self._durable or self.reply.done():
             return
         if self._asynchronous and not self._dropped:
-            self.reply.set_result(accepted(self._message))
+            self.reply.set_result(accepted(self.msgid))
         elif self._ended is not None:
             self.reply.set_result(self._ended)
 
@@ -329,7 +329,7 @@ class _Waiting:
         """The node stops before the end."""
         if not self.reply.done():
             detail = "try again later; the request may have been executed"
-            self.reply.set_result(problem(503, "stopping", detail, msgid=self._message.msgid))
+            self.reply.set_result(problem(503, "stopping", detail, msgid=self.msgid))
 
 
 def message_of(request: Request, key: str, params: dict[str, str], clock: Clock) -> FlowMessage:

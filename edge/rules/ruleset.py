@@ -191,14 +191,14 @@ class RuleSet:
             self._sweep_later()
 
     def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement | None) -> None:
-        source, message = Place(arrival.source), arrival.message
+        message = arrival.message
         if arrival.reliable or arrival.journal_now:  # hooks may change the message; the journal keeps what came
             message = message.clone()
         events: list[SendEvent] = []
         for binding in consumers:
             execution = binding.begin(arrival, settlement)
             if not execution.ended:
-                events.append(SendEvent(message, source, Place(binding.id), bool(events), execution))
+                events.append(SendEvent(message, Place(arrival.source), Place(binding.id), bool(events), execution))
         self.router.send(events)
 
     def _begin(self, event: SendEvent) -> AnyExecution | None:
