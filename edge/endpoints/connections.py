@@ -6,6 +6,7 @@ A module of its own, because aiohttp is loaded when the first listener starts.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -16,6 +17,9 @@ from edge.settings import ListenerSettings
 HEADERS_MAX = 128  # of one request; aiohttp answers 400 to more, and to a line of more than LINE_BYTES_MAX
 LINE_BYTES_MAX = 8190
 LINGER_S = 2.0  # for the rest of a body that nobody wants, before its connection is closed
+
+_silent = logging.getLogger(f"{__name__}.malformed")
+_silent.disabled = True
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -32,6 +36,8 @@ class Connections(web.Server):
         super().__init__(
             self._between_timers,
             access_log=None,
+            logger=_silent,  # a traceback for each request that is no HTTP; they are counted, as ``malformed``
+            auto_decompress=False,  # payloads are bytes end to end
             keepalive_timeout=settings.idle_s_max,  # begins when the answer is written, so never before ours
             max_line_size=LINE_BYTES_MAX,
             max_field_size=LINE_BYTES_MAX,

@@ -1,4 +1,4 @@
-"""An HTTP listener for sources: reads requests within their limits, and writes what the execution answers (flow F3).
+"""An HTTP listener for sources: takes requests within its limits, and writes what the execution answers (flow F3).
 
 What a request means is for its owner (``rest``, ``servicebus``): a function from the request to an Asked or a Reply.
 The answer is written when the execution has ended and its result is on disk; in asynchronous mode when the input is.
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from common.checks import METHODS
 from common.clock import Clock
 from common.errors import ConfigError
-from common.message import new_id
 from common.models import DROPPED
 from edge.endpoints.base import OnArrival
+from edge.endpoints.http_request import Request, read_request
 from edge.endpoints.idempotency import KEY_CHARS_MAX, Keys, digest_of, msgid_of
 from edge.endpoints.replies import Reply, accepted, problem, reply_of
 from edge.messages import HOPS_MAX, Answer, Arrival, Ending, FlowMessage
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edge.endpoints.connections import Connections
 
 log = logging.getLogger(__name__)
+
 
 ANSWER_MARGIN_S = 5.0  # over the rule's timeout, until a request is answered 503 without its result on disk
 STOP_S = 2.0  # for answers that are being written at a stop
@@ -47,24 +48,6 @@ class Asked(NamedTuple):
     scope: str
     asynchronous: bool
     timeout_s: float
-
-
-class Request(NamedTuple):
-    """A request that was read. ``path`` is still percent-encoded; header names are in lower case. ``remote`` is the
-    address that it came from.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: bytes
-    remote: str = ""
-
-    @property
-    def wants_no_answer(self) -> bool:
-        """The caller prefers 202 and the message's id over the answer (RFC 7240)."""
-        return "respond-async" in self.headers.get("prefer", "").replace(" ", "").lower().split(",")
 
 
 Route = Callable[[Request], Asked | Reply]
@@ -152,6 +135,7 @@ class HttpListener:
             "connections": now.open if now else 0,
             "connections_refused": now.refused if now else 0,
             "connections_slow": now.slow if now else 0,
+            "malformed": now.requests_count - self._counts["requests"] if now else 0,
         }
         return {**self._counts, **connections, **keys, "waiting": self._waiting, "port": self.port}
 
@@ -189,7 +173,7 @@ class HttpListener:
             return problem(503, "stopping" if self._paused else "requests_max", "try again later")
         self._waiting += 1
         try:
-            read = await self._read(request)
+            read = await read_request(request, self._settings)
             if isinstance(read, Reply):
                 return read
             if self._paused:  # while the body came
@@ -197,28 +181,6 @@ class HttpListener:
             return await self._answer(read)
         finally:
             self._waiting -= 1
-
-    async def _read(self, request: BaseRequest) -> Request | Reply:
-        parts, size, most = [], 0, self._settings.body_bytes_max
-        try:
-            async with asyncio.timeout(self._settings.body_s_max):
-                if (request.content_length or 0) > most:
-                    return problem(413, "payload_too_large", f"the body has more than {most} bytes")
-                if request.headers.get("Expect", "").lower() == "100-continue":
-                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                async for part in request.content.iter_any():
-                    size += len(part)
-                    if size > most:
-                        return problem(413, "payload_too_large", f"the body has more than {most} bytes")
-                    parts.append(part)
-        except TimeoutError:
-            return problem(408, "body_timeout", f"the body did not come within {self._settings.body_s_max:g} s")
-        path, _, query = request.raw_path.partition("?")
-        headers: dict[str, str] = {}
-        for name, value in request.headers.items():
-            lower, value = name.lower(), _text(value)
-            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        return Request(request.method, path, query, headers, b"".join(parts), request.remote or "")
 
     async def _answer(self, request: Request) -> Reply | None:
         points = self.points  # of one version for the whole request, whatever a reload brings meanwhile
@@ -332,30 +294,9 @@ class _Waiting:
             self.reply.set_result(problem(503, "stopping", detail, msgid=self.msgid))
 
 
-def message_of(request: Request, key: str, params: dict[str, str], clock: Clock) -> FlowMessage:
-    """The message in a request."""
-    hops = request.headers.get("fieldpost-hops", "")
-    return FlowMessage(
-        request.body,
-        key,
-        new_id(),
-        request.headers,
-        params,
-        request.method,
-        request.query,
-        int(hops) if hops.isascii() and hops.isdigit() and len(hops) <= 3 else 0,
-        int(clock.time() * 1000),
-    )
-
-
 def _authorised(header: str, token: bytes) -> bool:
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), token)
-
-
-def _text(value: str) -> str:
-    """A header's value; bytes that are no UTF-8, which came as lone surrogates, are replaced: no codec takes them."""
-    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_loopback(host: str) -> bool:

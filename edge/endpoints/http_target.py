@@ -183,6 +183,8 @@ class HttpTarget:
             kind = "application/octet-stream" if isinstance(message.payload, bytes | str) else "application/json"
         headers.append(("content-type", _plain(kind)))
         asked = dict.fromkeys((*self._passed, "traceparent", "tracestate"))  # each once
+        if message.method and isinstance(message.payload, bytes):  # as it came: still encoded as its headers say
+            asked["content-encoding"] = None
         passed = [name for name in asked if name in message.headers and not name.startswith(("ce-", "fieldpost-"))]
         return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
 

@@ -31,7 +31,7 @@ STATUS_OF = {  # reason code -> HTTP status
 WORDS = {
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
     409: "Conflict", 408: "Request Timeout", 413: "Content Too Large", 422: "Unprocessable Content",
-    500: "Internal Server Error",
+    500: "Internal Server Error", 501: "Not Implemented",
     502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout", 508: "Loop Detected",
 }  # fmt: skip
 # Of one connection only (RFC 9110 7.6.1), or made anew by whoever sends the answer.

@@ -19,7 +19,8 @@ from common.chain.nodes import LibSource
 from common.chain.run import Access, Outcome
 from common.clock import Clock
 from common.errors import ConfigError
-from edge.endpoints.http_server import Asked, HttpPoints, Request, Route, message_of
+from edge.endpoints.http_request import Request, message_of
+from edge.endpoints.http_server import Asked, HttpPoints, Route
 from edge.endpoints.replies import STATUS_OF, Reply, is_header, problem
 from edge.flow.chains import looks_at_payload, texts, value_of
 from edge.messages import body_of
