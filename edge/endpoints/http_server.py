@@ -158,6 +158,7 @@ class HttpListener:
         self._counts["refused"] += reply.status >= 400
         response = web.Response(status=reply.status, body=reply.body)
         response.headers.popall("Content-Type", None)
+        response.headers["Server"] = "fieldpost"  # not which version of what has which holes
         for name, value in reply.headers:
             response.headers.add(name, value)
         return response
