@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S_MAX = 60.0  # of what a target may ask for
 _OWN_HEADERS = HOP_BY_HOP | {"content-type"}
+_UNLESS_PASSED = (  # else aiohttp says gzip, which who waits for the answer may not take, and its version
+    ("accept-encoding", "identity"),
+    ("user-agent", "fieldpost"),
+)
 BODYLESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
@@ -186,7 +190,8 @@ class HttpTarget:
         if message.method and isinstance(message.payload, bytes):  # as it came: still encoded as its headers say
             asked["content-encoding"] = None
         passed = [name for name in asked if name in message.headers and not name.startswith(("ce-", "fieldpost-"))]
-        return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
+        headers += [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
+        return headers + [(name, value) for name, value in _UNLESS_PASSED if name not in passed]
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -6,13 +6,15 @@ gets back what it had, or its default, and the message ends as failed with a tex
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from edge.flow.events import Execution, Place, ReceiveEvent, SendEvent
 from edge.messages import FlowMessage
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True, eq=False):
     """What the router knows of an event by itself: hooks never see this."""
 
     msg: FlowMessage
@@ -21,10 +23,10 @@ class Sent(NamedTuple):
     destination: str
     execution: Execution | None
 
-    @classmethod
-    def of(cls, event: SendEvent) -> Sent:
-        """Of an event that no hook has had yet, or that was mended."""
-        return cls(event.msg, event.msg.msgid, event.source.id, event.destination.id, event.execution)
+
+def noted(event: SendEvent) -> Sent:
+    """Note an event that no hook has had yet, or that is whole again."""
+    return Sent(event.msg, event.msg.msgid, event.source.id, event.destination.id, event.execution)
 
 
 NOTHING = Sent(FlowMessage(), "", "", "", None)  # of an event that a hook made up

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from common.errors import HookError
 from common.models import FAILED, FILTERED
 from edge.flow.events import CompleteEvent, Execution, Node, Place, ReceiveEvent, SendEvent
 from edge.flow.hooks import Hooks
-from edge.flow.mending import NOTHING, Sent, mend
+from edge.flow.mending import NOTHING, Sent, mend, noted
 from edge.messages import Ending, FlowMessage
 
 log = logging.getLogger(__name__)
@@ -88,41 +88,43 @@ class Router:
 
     def _on_send(self, events: list[SendEvent], turn: _Turn) -> None:
         if self._silent("onSend"):
-            return self._dispatch([(event, "") for event in events], turn)
-        before = [(event, Sent.of(event)) for event in events]
+            return self._dispatch(events, turn)
+        before = [(event, noted(event)) for event in events]
 
         def passed(answer: Answer) -> None:
-            left = _left(events, before) if answer is None else []
+            left, wrong = _left(events, before) if answer is None else ([], {})
             self.errors += len(events) - len(left) if answer is None else 0  # what is no event
-            kept = {id(event.execution) for event, _ in left}
+            kept = {id(event.execution) for event in left}
             for event, sent in before:
                 if sent.execution is not None and id(sent.execution) not in kept:
                     mend(event, sent)
                     self._stop(event, sent, False if answer is None else answer, "onSend")
-            self._dispatch(left, turn)
+            self._dispatch(left, turn, wrong)
 
         self._trigger("onSend", events, passed)
 
-    def _dispatch(self, events: Sequence[tuple[SendEvent, str]], turn: _Turn) -> None:
-        """Send each on its way, with copies made before any of them goes on; a text says what is wrong with one."""
+    def _dispatch(self, events: Sequence[SendEvent], turn: _Turn, wrong: Mapping[int, str] | None = None) -> None:
+        """Send each on its way, with copies made before any of them goes on; ``wrong`` says what is with some."""
         going = []
-        for event, wrong in events:
-            sent = Sent.of(event)
-            if not (wrong := wrong or _clone(event)):
-                going.append((event, sent))
+        for event in events:
+            text = wrong.get(id(event), "") if wrong else ""
+            if not text and event.clone_message:
+                text = _clone(event)
+            if text:
+                self._stop(event, noted(event), _spoilt("onSend", text), "onSend")
             else:
-                self._stop(event, sent, _spoilt("onSend", wrong), "onSend")
+                going.append((event, noted(event)))
         for event, sent in going:
             if sent.execution is None:
                 event.execution = self._begin(event)
-                sent = Sent.of(event)
+                sent = noted(event)
             self._in_lane((sent.source, sent.destination), self._pre_route, (event, sent))
         turn.leave()
 
     def _pre_route(self, what: tuple[SendEvent, Sent], turn: _Turn) -> None:
         event, turn.sent = what
         if self._silent("preRoute"):
-            self._go("preRoute", event, self._routed, turn)
+            self._step("preRoute", event, None, self._routed, turn)
         else:
             self._meet("preRoute", event, self._routed, turn)
 
@@ -134,7 +136,7 @@ class Router:
         if event.destination.node is None:
             self._unknown(event.destination.id, event.source, event.msg, turn.sent)
             return turn.leave()
-        if wrong := _clone(event):
+        if event.clone_message and (wrong := _clone(event)):
             self._stop(event, turn.sent, _spoilt("preRoute", wrong), "preRoute")
             return turn.leave()
         if self._silent("preDeliver"):
@@ -175,13 +177,16 @@ class Router:
 
     def _meet(self, point: str, event: Any, step: _Step, turn: _Turn) -> None:
         """Let the handlers of a point have ``event``, then go on with ``step``."""
-        self._trigger(point, event, lambda answer: self._go(point, event, step, turn, answer))
 
-    def _go(self, point: str, event: Any, step: _Step, turn: _Turn, answer: Answer = None) -> None:
+        def met(answer: Answer) -> None:
+            wrong = mend(event, turn.sent)
+            self._step(point, event, _spoilt(point, wrong) if wrong and answer is None else answer, step, turn)
+
+        self._trigger(point, event, met)
+
+    def _step(self, point: str, event: Any, answer: Answer, step: _Step, turn: _Turn) -> None:
         """Take a step, and those behind it while no handler answers later; a fault there ends this event alone."""
         try:
-            if (wrong := mend(event, turn.sent)) and answer is None:
-                answer = _spoilt(point, wrong)
             step(event, answer, turn)
         except Exception as exc:
             mend(event, turn.sent)
@@ -303,11 +308,12 @@ class _Turn(msgspec.Struct, eq=False):
             self.router.go_on(self.lane)
 
 
-def _left(events: Sequence[Any], before: Sequence[tuple[SendEvent, Sent]]) -> list[tuple[SendEvent, str]]:
-    """What hooks left of a list: each event made whole, with its own execution, and what was wrong with it."""
+def _left(events: Sequence[Any], before: Sequence[tuple[SendEvent, Sent]]) -> tuple[list[SendEvent], dict[int, str]]:
+    """What hooks left of a list: each event made whole, with its own execution; and by id what was wrong with some."""
     of_event = {id(event): sent for event, sent in before}
     of_execution = {id(sent.execution): sent for _, sent in before if sent.execution is not None}
-    left: list[tuple[SendEvent, str]] = []
+    left: list[SendEvent] = []
+    texts: dict[int, str] = {}
     known: set[int] = set()
     for event in events:
         if not isinstance(event, SendEvent):
@@ -319,8 +325,10 @@ def _left(events: Sequence[Any], before: Sequence[tuple[SendEvent, Sent]]) -> li
             if id(sent.execution) in known:  # a hook sends it once more
                 event = SendEvent(event.msg, event.source, Place(event.destination.id, event.destination.node), True)
             known.add(id(sent.execution))
-        left.append((event, wrong))
-    return left
+        if wrong:
+            texts[id(event)] = wrong
+        left.append(event)
+    return left, texts
 
 
 def _same(place: Place) -> Place:
@@ -329,11 +337,10 @@ def _same(place: Place) -> Place:
 
 def _clone(event: SendEvent) -> str:
     """Make the copy that an event asks for; returns why it cannot be made."""
-    if event.clone_message:
-        try:
-            event.msg, event.clone_message = event.msg.clone(), False
-        except Exception as exc:  # a hook put something into it that cannot be copied
-            return f"{type(exc).__name__}: {exc}"
+    try:
+        event.msg, event.clone_message = event.msg.clone(), False
+    except Exception as exc:  # a hook put something into it that cannot be copied
+        return f"{type(exc).__name__}: {exc}"
     return ""
 
 

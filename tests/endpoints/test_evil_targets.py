@@ -142,6 +142,16 @@ async def delivered(url: str, ca_file: str) -> Delivery:
         await client.close()
 
 
+async def test_no_encoding_is_asked_for_that_nobody_named() -> None:
+    """Who waits for the answer may not unpack it; and a target is not told which version of what calls it."""
+    async with EvilServer().running() as evil:
+        evil.behave = [says(OK)]
+        await delivered(f"http://127.0.0.1:{evil.port}/t", "")
+        head = evil.requests[0].lower()
+    assert b"accept-encoding: identity\r\n" in head
+    assert b"user-agent: fieldpost\r\n" in head
+
+
 async def test_certificates_are_verified(tmp_path: Path) -> None:
     """One of an authority that nobody named, and one for another host: not a byte of the message is sent."""
     authority = make_authority(tmp_path, "authority")
