@@ -31,6 +31,11 @@ class ChainDecision:
     ``forward`` and ``server``, or None. Raises ChainErrors for chains that cannot run.
     """
 
+    __slots__ = (
+        "_clock", "_dropped", "_limits", "_node", "_payload", "_point", "_resolve", "_rest_s", "_rests_until", "_rule",
+        "_writes",
+    )  # fmt: skip
+
     def __init__(
         self,
         source: LibSource,
