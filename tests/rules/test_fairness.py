@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
-from time import monotonic, process_time
+from time import process_time
 from typing import Any, NamedTuple
 
 import pytest
 
+from common.clock import ManualClock
 from edge.flow.events import SendEvent
 from edge.messages import DELIVERED, Arrival, Delivery, Ending, FlowMessage
 from edge.rules.turns import Account, Turns
@@ -128,35 +129,36 @@ class Node(Chained):
 
 
 class Burner:
-    """A rule that always has messages, of which each takes ``cost_s`` seconds."""
+    """A rule that always has messages, of which each takes ``cost_s`` seconds of ``clock``."""
 
-    def __init__(self, turns: Turns, cost_s: float) -> None:
-        self._turns, self._cost_s, self.used_s, self.messages, self.left = turns, cost_s, 0.0, 0, True
+    def __init__(self, turns: Turns, clock: ManualClock, cost_s: float) -> None:
+        self._turns, self._clock, self._cost_s = turns, clock, cost_s
+        self.used_s, self.messages, self.left = 0.0, 0, True
         self.account = Account()
 
     def turn(self) -> bool:
-        """Burn the time of one message."""
+        """Let the time of one message pass."""
         if not self.left:
             return False
-        began = monotonic()
-        while monotonic() - began < self._cost_s:
-            pass
-        self.used_s += monotonic() - began
+        began = self._clock.monotonic()
+        self._clock.advance(self._cost_s)
+        self.used_s += self._cost_s
         self.messages += 1
-        self._turns.used(self.account, began, monotonic())
+        self._turns.used(self.account, began, self._clock.monotonic())
         return True
 
 
 async def test_a_slice_schedules_one_slice() -> None:
     """A rule that asks for turns within its turn, as each end of a message does, gets one slice each time round."""
-    turns = Turns(monotonic)
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
 
     class Asking(Burner):
         def turn(self) -> bool:
             turns.later(self, self.account)
             return super().turn()
 
-    asking = Asking(turns, 3e-3)
+    asking = Asking(turns, clock, 3e-3)
     turns.later(asking, asking.account)
     for _ in range(6):
         await asyncio.sleep(0)
@@ -166,8 +168,9 @@ async def test_a_slice_schedules_one_slice() -> None:
 
 async def test_turns_share_time_not_messages() -> None:
     """Rules that always have messages use the same time, whether one takes 10 us or 2 ms; the loop goes on between."""
-    turns = Turns(monotonic)
-    burners = [Burner(turns, cost_s) for cost_s in (10e-6, 100e-6, 2e-3)]
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
+    burners = [Burner(turns, clock, cost_s) for cost_s in (10e-6, 100e-6, 2e-3)]
     for burner in burners:
         turns.later(burner, burner.account)
     went_round = 0
