@@ -18,10 +18,13 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Row(NamedTuple):
-    """One line of the table: what was measured, the median, its unit, the bar it is held to, and whether it holds."""
+    """One line of the table: what was measured, the median, its unit, the bar it is held to, and whether it holds.
+
+    A ``value`` of None was not measured; the note says why.
+    """
 
     case: str
-    value: float
+    value: float | None
     unit: str
     bar: str = ""
     holds: bool | None = None
@@ -54,9 +57,7 @@ def table(rows: list[Row]) -> str:
     """The rows as text."""
     cells = [("case", "median", "unit", "bar", "", "note")]
     marks = {True: "holds", False: "FALLS SHORT", None: ""}
-    for row in rows:
-        value = f"{row.value:,.0f}" if row.value >= 100 else f"{row.value:.2f}"
-        cells.append((row.case, value, row.unit, row.bar, marks[row.holds], row.note))
+    cells += [(row.case, _shown(row.value), row.unit, row.bar, marks[row.holds], row.note) for row in rows]
     widths = [max(len(line[at]) for line in cells) for at in range(6)]
     lines = []
     for line in cells:
@@ -65,6 +66,12 @@ def table(rows: list[Row]) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def save(name: str, rows: list[Row]) -> Path:

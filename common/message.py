@@ -36,9 +36,10 @@ def new_id() -> str:
     Ids sort by time of creation within a thread, also when the clock steps back.
     """
     global _last_id
-    _last_id = stamp = max(_last_id + 1, now_ms() << 12)
-    tail = _random.getrandbits(62) | 1 << 63
-    text = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{tail:016x}"
+    stamp = now_ms() << 12
+    _last_id = stamp = stamp if stamp > _last_id else _last_id + 1
+    number = (stamp >> 12 << 16 | 0x7000 | stamp & 0xFFF) << 64 | 1 << 63 | _random.getrandbits(62)
+    text = number.to_bytes(16, "big").hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -151,7 +151,8 @@ def test_yaml_is_taken(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_hooks(wanted.hooks)
         engine = Engine(rule_commands())
         chain_points(wanted.points, engine)
-        HttpChains(wanted.points, engine, lambda name: None, SystemClock(), Turns())
+        clock = SystemClock()
+        HttpChains(wanted.points, engine, lambda name: None, clock, Turns(clock.monotonic))
     else:
         _load_settings_text(block.text)
 

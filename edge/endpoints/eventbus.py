@@ -168,7 +168,7 @@ class EventbusTarget:
         bus.targets += 1
         self._topic = topic
         self._names = {"node": known.node, "namespace": known.namespace, "rule": known.rule}
-        self._source = f"{known.node}/{known.namespace}/{known.rule}"
+        self._source = ("ce_source", f"{known.node}/{known.namespace}/{known.rule}")
 
     @property
     def ready(self) -> bool:
@@ -208,16 +208,15 @@ class EventbusTarget:
 
     def _properties(self, message: FlowMessage) -> tuple[tuple[str, str], ...]:
         """CloudEvents attributes, and how many rules the message has passed (F3)."""
-        found = [
+        found = (
             ("msg_id", message.msgid),
-            ("ce_source", self._source),
+            self._source,
             ("ce_subject", message.key),
             ("ce_time", str(message.time_ms)),
             ("hops", str(message.hops + 1)),
-        ]
-        if (trace := message.headers.get("traceparent")) is not None:
-            found.append(("traceparent", trace))
-        return tuple(found)
+        )
+        trace = message.headers.get("traceparent")
+        return found if trace is None else (*found, ("traceparent", trace))
 
 
 def _verdict(reason: int) -> Delivery:

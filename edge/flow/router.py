@@ -1,6 +1,6 @@
 """The router: moves messages between the nodes of an edge node, through the hook points (flow F1, F2).
 
-``send`` is the only path while a hook or a chain is mounted; while none is (``active`` is False), callers hand a
+``send`` is the only path while a hook or a chain is mounted; while none is (``active()`` is False), callers hand a
 message over themselves, and no event is made. An event ends in exactly one of two ways: its node takes it, or its
 execution is stopped with an ending.
 
@@ -60,7 +60,6 @@ class Router:
         self._lanes: dict[_Lane, deque[tuple[_Stage, Any]] | None] = {}  # those in which a message is on its way
         self.halted = self.errors = self.unmatched = 0
 
-    @property
     def active(self) -> bool:
         """True while any hook point has a handler or a chain, or a message is on its way that had one before it."""
         return self.hooks.any or bool(self._lanes) or (self.points is not None and self.points.any)

@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import Protocol
 
 from common.clock import Clock, SystemClock
@@ -71,6 +70,13 @@ class Binding:
     what ends well, in a rule that wants no single results (F5).
     """
 
+    __slots__ = (  # a message passes hundreds of them: what lies close together is found fast
+        "_account", "_after", "_begun", "_decision", "_find", "_flow", "_now", "_others", "_patient_until",
+        "_place", "_pumping", "_reliable", "_retry", "_router", "_running", "_spool", "_status", "_tally", "_target",
+        "_target_id", "_turns", "_unrecorded", "_waiting", "_wake", "hook_errors", "id", "late", "retired", "rule",
+        "timeout_s", "uncounted",
+    )  # fmt: skip
+
     def __init__(
         self,
         rule: RuleRef,
@@ -93,13 +99,12 @@ class Binding:
         self.rule, self.id = rule, f"rule/{rule.namespace}/{rule.name}"
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
-        self._router, self._turns = router or Router(Hooks(), lambda id: None), turns or Turns()
-        self._account = Account()
+        self._router, self._account = router or Router(Hooks(), lambda id: None), Account()
         self._target, self._status, self._spool, self._tally = target, status, spool, tally
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
-        self._flow, self._clock = flow or FlowSettings(), clock or SystemClock()
-        self._now = self._clock.monotonic
+        self._flow, self._now = flow or FlowSettings(), (clock or SystemClock()).monotonic
+        self._turns = turns or Turns(self._now)
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
         self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
@@ -151,12 +156,13 @@ class Binding:
 
         True when ``sweep`` must be called: it did not end at once, or something is left to do for it.
         """
-        execution = Execution(self, arrival, settlement, self._now(), arrival.message, self.rule, entered=True)
+        now = self._now()
+        execution = Execution(self, arrival, settlement, now, arrival.message, self.rule, entered=True)
         if arrival.reliable or arrival.journal_now:
             self._reliable.append(execution)
             if arrival.journal_now:
-                self._journal(execution.since)
-        self._run_or_queue(execution)
+                self._journal(now)
+        self._run_or_queue(execution, now)
         return not execution.ended or bool(self._reliable or self._unrecorded)
 
     def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
@@ -226,7 +232,7 @@ class Binding:
         self._patient_until = self._now() + self.timeout_s
         arrival = Arrival.restored(FlowMessage(item.payload, item.topic, item.msg_id), item.rest)
         execution = self.begin(arrival, None, item)
-        if self._router.active and not arrival.source.startswith("rule/"):
+        if self._router.active() and not arrival.source.startswith("rule/"):
             event = SendEvent(arrival.message, Place(arrival.source), Place(self.id), execution=execution)
             self._router.send([event])
         else:
@@ -237,17 +243,17 @@ class Binding:
     def _enter(self, execution: Execution) -> None:
         self._begun -= 1
         execution.entered = True
-        self._run_or_queue(execution)
+        self._run_or_queue(execution, self._now())
 
-    def _run_or_queue(self, execution: Execution) -> None:
-        if not self._waiting and self._has_room() and (self._decision is None or self._account.at_once):
-            self._run(execution)
+    def _run_or_queue(self, execution: Execution, now: float) -> None:
+        if not self._waiting and (self._decision is None or self._account.at_once(now)) and self._has_room():
+            self._run(execution, now)
         elif len(self._waiting) < self._flow.queue_max or execution.attempts > 1:  # resumed: it was accepted
             self._waiting.append(execution)
             self._pump()
         else:
             bound = f"{self._flow.queue_max} messages wait for this rule"
-            self._end(execution, Ending(DROPPED, "queue_full", bound, "queue"))
+            self._end(execution, Ending(DROPPED, "queue_full", bound, "queue"), now)
 
     def sweep(self) -> None:
         """Journal what takes long, end what is overdue, and start what waits; called every few milliseconds."""
@@ -256,7 +262,7 @@ class Binding:
         while self._running and (overdue := next(iter(self._running))).deadline <= now:
             text = f"the target did not answer within {self.timeout_s:g} s"
             self._finish(overdue, Ending(FAILED, "target_timeout", text, "target"))
-        while self._unrecorded and self._record(self._unrecorded[0]):
+        while self._unrecorded and self._record(self._unrecorded[0], now):
             self._unrecorded.popleft()
         self._pump()
 
@@ -295,14 +301,13 @@ class Binding:
         """Run one execution that waits, if there is one and room for it (``edge.rules.turns.Taker``)."""
         if not self._waiting or not self._has_room():
             return False
-        self._run(self._waiting.popleft())
+        self._run(self._waiting.popleft(), self._now())
         return True
 
     # -- one execution -------------------------------------------------------------------------------------------------
 
-    def _run(self, execution: Execution) -> None:
+    def _run(self, execution: Execution, now: float) -> None:
         decided: Ending | str | None = None
-        began = perf_counter()
         try:
             if execution.message.hops > HOPS_MAX:
                 text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
@@ -313,18 +318,19 @@ class Binding:
             log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
             decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
         if self._decision is not None:
-            self._turns.used(self._account, began)
+            began, now = now, self._now()
+            self._turns.used(self._account, began, now)
         else:
             self._turns.at_once += 1
         if isinstance(decided, Ending):
-            return self._end(execution, decided)
-        execution.deadline = self._now() + self.timeout_s
+            return self._end(execution, decided, now)
+        execution.deadline = now + self.timeout_s
         self._running[execution] = None
         self._send(execution, decided or self._target_id)
 
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id
-        if self._router.active:
+        if self._router.active():
             try:
                 if execution.message is execution.arrival.message:  # other rules and the journal have it, too
                     execution.message = execution.message.clone()
@@ -378,7 +384,7 @@ class Binding:
         elif not execution.entered:
             self._begun -= 1
             execution.entered = True
-            self._end(execution, ending)
+            self._end(execution, ending, self._now())
 
     def delivered(self, execution: Execution, delivery: Delivery) -> None:
         """Take what a target says of a delivery."""
@@ -402,16 +408,16 @@ class Binding:
 
     def _finish(self, execution: Execution, ending: Ending) -> None:
         del self._running[execution]
-        self._end(execution, ending)
+        self._end(execution, ending, self._now())
         self._pump()
 
-    def _end(self, execution: Execution, ending: Ending) -> None:
+    def _end(self, execution: Execution, ending: Ending, now: float) -> None:
         execution.ended, execution.ending = True, ending
-        if self._router.active:
+        if self._router.active():
             self._complete(execution, ending)
         if execution.arrival.answered is not None:
             execution.arrival.answered(ending, execution.answer)
-        if self._record(execution):
+        if self._record(execution, now):
             return
         if execution.arrival.reliable or execution.input_id or len(self._unrecorded) < self._flow.queue_max:
             self._unrecorded.append(execution)
@@ -425,10 +431,9 @@ class Binding:
             self._router.complete(execution.message, Place(execution.target_id), error)
         self._router.complete(execution.message, self._place, error)
 
-    def _record(self, execution: Execution) -> bool:
+    def _record(self, execution: Execution, now: float) -> bool:
         settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
         source_id = execution.arrival.message.msgid
-        now = self._now()
         duration_us = int((now - execution.since) * 1e6)
         on_durable = settlement.one if settlement is not None and not input_id else None
         if self._tally is not None and not input_id and ending.outcome in WELL:

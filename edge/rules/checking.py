@@ -46,5 +46,5 @@ def _linking(wanted: Wanted) -> list[Callable[[], Any]]:
     engine = Engine(commands(), clock=clock)
     return [
         lambda: chain_points(wanted.points, engine),
-        lambda: HttpChains(wanted.points, engine, lambda name: None, clock, Turns()),
+        lambda: HttpChains(wanted.points, engine, lambda name: None, clock, Turns(clock.monotonic)),
     ]

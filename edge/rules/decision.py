@@ -31,6 +31,11 @@ class ChainDecision:
     ``forward`` and ``server``, or None. Raises ChainErrors for chains that cannot run.
     """
 
+    __slots__ = (
+        "_clock", "_dropped", "_limits", "_node", "_payload", "_point", "_resolve", "_rest_s", "_rests_until", "_rule",
+        "_writes",
+    )  # fmt: skip
+
     def __init__(
         self,
         source: LibSource,
@@ -53,8 +58,10 @@ class ChainDecision:
         if self._rests_until and self._clock.monotonic() < self._rests_until:
             text = f"its chain hit a limit {LIMITS_IN_A_ROW} times in a row; the rule rests"
             return Ending(DROPPED, "suspended", text, "chain")
-        seen = self._seen(execution)
-        inputs = {"MSG": seen, "RULE": self._rule, "NODE": self._node, "SOURCE": {"id": execution.arrival.source}}
+        arrival, seen = execution.arrival, execution.arrival.seen
+        if seen is None or execution.message is not arrival.message or (self._payload and "payload" not in seen):
+            seen = self._seen(execution)
+        inputs = {"MSG": seen, "RULE": self._rule, "NODE": self._node, "SOURCE": {"id": arrival.source}}
         outcome = self._point.run(inputs)
         if not outcome.ok:
             return self._failed(outcome)
@@ -62,7 +69,11 @@ class ChainDecision:
             self._limits, self._rest_s = 0, REST_FIRST_S
         if self._writes and "MSG" in (outputs := outcome.outputs):
             execution.message = changed(execution.message, seen, outputs["MSG"])
-        return None if outcome.verb == "accept" else self._verdict(outcome)
+        if outcome.verb == "accept":
+            return None
+        if outcome.verb == "drop" and (dropped := self._dropped.get(outcome.where)) is not None:
+            return dropped
+        return self._verdict(outcome)
 
     def _seen(self, execution: Execution) -> dict[str, Any]:
         """What the chain sees of the message: made once for all rules that a source shares; no run changes it."""
@@ -77,9 +88,7 @@ class ChainDecision:
 
     def _verdict(self, outcome: Outcome) -> Ending | str | None:
         if outcome.verb == "drop":
-            dropped = self._dropped.get(outcome.where)
-            if dropped is None:
-                dropped = self._dropped[outcome.where] = Ending(FILTERED, "chain_drop", "", _step(outcome))
+            dropped = self._dropped[outcome.where] = Ending(FILTERED, "chain_drop", "", _step(outcome))
             return dropped
         step = _step(outcome)
         if outcome.verb == "reject":

@@ -49,7 +49,7 @@ class HttpChains(HttpPoints):
         clock: Clock,
         turns: Turns,
     ) -> None:
-        self._find, self._clock, self._turns = find, clock, InTurn(turns)
+        self._find, self._clock, self._turns = find, clock, InTurn(turns, clock.monotonic)
         self._points: dict[str, HookPoint] = {}
         self._looks = {(point, name) for point, source in sources.items() for name in ("REQ", "RESP")
                        if looks_at_payload(source, name)}  # fmt: skip

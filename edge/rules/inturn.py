@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, TypeVar
 
 from edge.rules.turns import Account, Turns
@@ -17,21 +16,22 @@ class InTurn:
     """Does the work of tasks that can wait for it, as one more rule would: at once while it has used little, else in
     turns by the time used.
 
-    What waits is bounded by its callers: a request waits for one piece at a time, and ``requests_max`` bounds those.
+    Arguments: ``turns`` are the node's, ``now`` is their clock. What waits is bounded by its callers: a request waits
+    for one piece at a time, and ``requests_max`` bounds those.
     """
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns, self._account = turns, Account()
+    def __init__(self, turns: Turns, now: Callable[[], float]) -> None:
+        self._turns, self._now, self._account = turns, now, Account()
         self._waiting: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
 
     async def do(self, work: Callable[[], T]) -> T:
         """Return what ``work`` returns, or raise what it raises. A caller that is cancelled meanwhile costs no turn."""
-        if not self._waiting and self._account.at_once:
-            began = perf_counter()
+        began = self._now()
+        if not self._waiting and self._account.at_once(began):
             try:
                 return work()
             finally:
-                self._turns.used(self._account, began)
+                self._turns.used(self._account, began, self._now())
         made: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, made))
         self._turns.later(self, self._account)
@@ -43,11 +43,11 @@ class InTurn:
             work, made = self._waiting.popleft()
             if made.done():
                 continue
-            began = perf_counter()
+            began = self._now()
             try:
                 made.set_result(work())
             except Exception as exc:  # it is whoever waits that is to know
                 made.set_exception(exc)
-            self._turns.used(self._account, began)
+            self._turns.used(self._account, began, self._now())
             return True
         return False

@@ -64,7 +64,7 @@ class RuleSet:
         self._labels, self._flow, self._clock = labels or {}, flow or FlowSettings(), clock or SystemClock()
         self.hooks = hooks or Hooks()
         self.router = Router(self.hooks, self._find, points, self._begin)
-        self.turns = Turns()
+        self.turns = Turns(self._clock.monotonic)
         self._summaries = Summaries(status, self._clock)
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
@@ -180,7 +180,7 @@ class RuleSet:
     def arrived(self, arrival: Arrival, consumers: Sequence[Binding]) -> None:
         """Begin one execution for each of ``consumers``."""
         settlement = Settlement(arrival.settle, len(consumers)) if arrival.settle is not None else None
-        if self.router.active:
+        if self.router.active():
             self._send(arrival, consumers, settlement)
             self._busy.update(consumers)
         else:

@@ -9,8 +9,8 @@ slice took. So a flood of one rule, or a chain that takes long, delays nobody bu
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
-from time import perf_counter
 from typing import NamedTuple, Protocol
 
 WINDOW_S = 0.02  # after it, what a rule has used is forgotten
@@ -38,10 +38,9 @@ class Account:
         self.since = self.used = self.total = 0.0
         self.ready = False
 
-    @property
-    def at_once(self) -> bool:
+    def at_once(self, now: float) -> bool:
         """True when the rule may run a message at once."""
-        return self.used < AT_ONCE_S or perf_counter() - self.since > WINDOW_S
+        return self.used < AT_ONCE_S or now - self.since > WINDOW_S
 
 
 class _Ready(NamedTuple):
@@ -54,9 +53,10 @@ class _Ready(NamedTuple):
 
 
 class Turns:
-    """The turns of one node's rules. Times are seconds of ``perf_counter``."""
+    """The turns of one node's rules. Times are seconds of the monotonic clock ``now``."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._queue: list[_Ready] = []  # a heap
         self._number = 0
         self._scheduled = False
@@ -64,13 +64,13 @@ class Turns:
         self.slices = 0
         self.at_once = 0  # messages that ran without a turn since the last slice
 
-    def used(self, account: Account, began: float) -> None:
-        """The rule of this account has run since ``began``."""
-        now = perf_counter()
+    def used(self, account: Account, began: float, now: float) -> None:
+        """The rule of this account has run from ``began`` till ``now``."""
         if now - account.since > WINDOW_S:
             account.since, account.used = now, 0.0
-        account.used += now - began
-        account.total += now - began
+        took = now - began
+        account.used += took
+        account.total += took
         if not account.ready:
             self.at_once += 1
 
@@ -104,13 +104,13 @@ class Turns:
     def _slice(self) -> None:
         self.slices += 1  # until it ends no other is scheduled, whatever its turns bring about
         others, self.at_once, self._paused = self.at_once, 0, None
-        began = perf_counter()
-        while perf_counter() - began < SLICE_S and (first := self._first()) is not None:
+        began = self._now()
+        while self._now() - began < SLICE_S and (first := self._first()) is not None:
             if not first.taker.turn():  # it has run nothing, so it is still the first
                 heappop(self._queue)
                 first.account.ready = False
         self._scheduled = bool(self._queue)
         if others and len(self._queue) == 1:
-            self._paused = asyncio.get_running_loop().call_later(perf_counter() - began, self._slice)
+            self._paused = asyncio.get_running_loop().call_later(self._now() - began, self._slice)
         elif self._queue:
             asyncio.get_running_loop().call_soon(self._slice)

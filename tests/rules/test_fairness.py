@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any, NamedTuple
 
 import pytest
 
+from common.clock import ManualClock
 from edge.flow.events import SendEvent
 from edge.messages import DELIVERED, Arrival, Delivery, Ending, FlowMessage
 from edge.rules.inturn import InTurn
@@ -129,35 +130,36 @@ class Node(Chained):
 
 
 class Burner:
-    """A rule that always has messages, of which each takes ``cost_s`` seconds."""
+    """A rule that always has messages, of which each takes ``cost_s`` seconds of ``clock``."""
 
-    def __init__(self, turns: Turns, cost_s: float) -> None:
-        self._turns, self._cost_s, self.used_s, self.messages, self.left = turns, cost_s, 0.0, 0, True
+    def __init__(self, turns: Turns, clock: ManualClock, cost_s: float) -> None:
+        self._turns, self._clock, self._cost_s = turns, clock, cost_s
+        self.used_s, self.messages, self.left = 0.0, 0, True
         self.account = Account()
 
     def turn(self) -> bool:
-        """Burn the time of one message."""
+        """Let the time of one message pass."""
         if not self.left:
             return False
-        began = perf_counter()
-        while perf_counter() - began < self._cost_s:
-            pass
-        self.used_s += perf_counter() - began
+        began = self._clock.monotonic()
+        self._clock.advance(self._cost_s)
+        self.used_s += self._cost_s
         self.messages += 1
-        self._turns.used(self.account, began)
+        self._turns.used(self.account, began, self._clock.monotonic())
         return True
 
 
 async def test_a_slice_schedules_one_slice() -> None:
     """A rule that asks for turns within its turn, as each end of a message does, gets one slice each time round."""
-    turns = Turns()
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
 
     class Asking(Burner):
         def turn(self) -> bool:
             turns.later(self, self.account)
             return super().turn()
 
-    asking = Asking(turns, 3e-3)
+    asking = Asking(turns, clock, 3e-3)
     turns.later(asking, asking.account)
     for _ in range(6):
         await asyncio.sleep(0)
@@ -167,8 +169,9 @@ async def test_a_slice_schedules_one_slice() -> None:
 
 async def test_turns_share_time_not_messages() -> None:
     """Rules that always have messages use the same time, whether one takes 10 us or 2 ms; the loop goes on between."""
-    turns = Turns()
-    burners = [Burner(turns, cost_s) for cost_s in (10e-6, 100e-6, 2e-3)]
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
+    burners = [Burner(turns, clock, cost_s) for cost_s in (10e-6, 100e-6, 2e-3)]
     for burner in burners:
         turns.later(burner, burner.account)
     went_round = 0
@@ -185,9 +188,10 @@ async def test_turns_share_time_not_messages() -> None:
 
 async def test_work_beside_the_rules_takes_turns_with_them() -> None:
     """Chains of HTTP servers: while much of it waits, a rule gets as much time; each piece is done, in its order."""
-    turns = Turns()
-    rule, beside = Burner(turns, 100e-6), Burner(turns, 2e-3)
-    work = InTurn(turns)
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
+    rule, beside = Burner(turns, clock, 100e-6), Burner(turns, clock, 2e-3)
+    work = InTurn(turns, clock.monotonic)
     pieces = [asyncio.create_task(work.do(beside.turn)) for _ in range(50)]
     turns.later(rule, rule.account)
     done, _ = await asyncio.wait(pieces)
@@ -198,9 +202,9 @@ async def test_work_beside_the_rules_takes_turns_with_them() -> None:
 
 async def test_a_piece_of_work_that_fails_or_is_not_wanted_any_more() -> None:
     """Who waits gets the error; what nobody waits for is not done."""
-    turns, ran = Turns(), list[int]()
-    work = InTurn(turns)
-    busy = Burner(turns, 5e-3)
+    clock, ran = ManualClock(), list[int]()
+    turns = Turns(clock.monotonic)
+    work, busy = InTurn(turns, clock.monotonic), Burner(turns, clock, 5e-3)
     await work.do(busy.turn)  # it has used its time: what follows waits
     pieces = [asyncio.create_task(work.do(lambda n=n: ran.append(n))) for n in range(3)]  # type: ignore[misc]
     failing = asyncio.create_task(work.do(lambda: 1 // 0))

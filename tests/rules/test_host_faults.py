@@ -256,26 +256,26 @@ async def test_a_rule_rests_for_as_long_as_it_takes(tmp_path: Path) -> None:
 class Endless:
     """A rule that has something to do until ``left`` is False."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns, self.served, self.left, self.account = turns, 0, True, Account()
+    def __init__(self, turns: Turns, clock: PlayedClock) -> None:
+        self._turns, self._clock, self.served, self.left, self.account = turns, clock, 0, True, Account()
 
     def turn(self) -> bool:
         """See Taker."""
         if not self.left:
             return False
-        began = time.perf_counter()
-        while time.perf_counter() - began < 0.0005:
-            pass
-        self._turns.used(self.account, began)
+        began = self._clock.now
+        self._clock.now += 0.0005
+        self._turns.used(self.account, began, self._clock.now)
         self.served += 1
         return True
 
 
 async def test_a_rule_that_worked_alone_for_long_is_not_set_back_for_it() -> None:
     """F4: turns go by the time used while others wanted some, not by the time since the start."""
-    turns = Turns()
-    old, new = Endless(turns), Endless(turns)
-    turns.used(old.account, time.perf_counter() - 600)
+    clock = PlayedClock()
+    turns = Turns(clock.monotonic)
+    old, new = Endless(turns, clock), Endless(turns, clock)
+    turns.used(old.account, clock.now - 600, clock.now)
     turns.later(new, new.account)
     turns.later(old, old.account)
     await eventually(lambda: new.served > 600, interval=0.001)
