@@ -64,15 +64,19 @@ class Template:
             if not place % 2:
                 filled.append(str(part))
             elif isinstance(part, int):
-                filled.append(self._escape(levels[part]))
+                filled.append(self._fill(levels[part], one=True))
             elif isinstance(part, tuple) and part[0] in FIELDS:
                 value = field(part)
                 if value is None:
                     raise TemplateError(f"template {self._shown!r}: the message has no {'.'.join(part)}")
-                filled.append(self._escape(value))
+                filled.append(self._fill(value, one=part[0] == "params"))
             else:
                 filled.append(self._escape(known[part[0]]))
         return "".join(filled)
+
+    def _fill(self, value: str, *, one: bool) -> str:
+        """A value as it stands in the text; ``one``: it is one level of a topic, or one segment of a path."""
+        return self._escape(value)
 
     def _literal(self, part: str) -> str:
         if "{" in part or "}" in part:
@@ -103,14 +107,23 @@ class TopicTemplate(Template):
         check_topic(self.example)
 
     def render(self, key: str, known: Mapping[str, str], field: Field, *, path: bool = False) -> str:
-        """See Template. Raises TemplateError for a value that makes no topic (a wildcard, NUL)."""
+        """See Template. Raises TemplateError for a value that makes no topic (a wildcard, NUL), for a segment of a path
+        that makes two levels, and for a topic that a value lets begin with ``$``: those command the broker.
+        """
         topic = super().render(key, known, field, path=path)
         if self.fields or path:
             try:
                 check_topic(topic)
             except TopicError as exc:
                 raise TemplateError(f"template {self._shown!r}: {exc.detail}") from exc
+            if topic.startswith("$") and not self.text.startswith("$"):
+                raise TemplateError(f"template {self._shown!r}: a value makes a topic that begins with $")
         return topic
+
+    def _fill(self, value: str, *, one: bool) -> str:
+        if one and "/" in value:
+            raise TemplateError(f"template {self._shown!r}: the segment {value[:100]!r} of a path would be two levels")
+        return value
 
 
 class UrlTemplate(Template):

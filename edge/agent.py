@@ -115,7 +115,7 @@ class Agent:
         )  # fmt: skip
         self.rules = self.host.rules
         self.buses = Buses(self._bus_link, self.rules.arrived, data, clock=self._clock)
-        client = HttpClient(edge.http)
+        client = HttpClient(edge.http, self._clock)
         self.rest = Rest(self.node, edge.rest, client, self.rules.arrived, self._clock)
         self.servicebus = Servicebus(edge.servicebus, client, self.rules.arrived, self._clock)
         self.host.listeners = (self.rest.listener, self.servicebus.listener)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 HOPS_MAX = 16  # above that a message is stopped as FAIL ``loop`` (F3)
+HOPS_TOLD_MAX = 999  # more is not believed, and more than enough
 
 
 class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
@@ -63,6 +64,11 @@ class FlowMessage(msgspec.Struct, rename={"msgid": "_msgid"}):
     def clone(self) -> FlowMessage:
         """A deep copy with the same id."""
         return deepcopy(self)
+
+
+def hops_of(told: str) -> int:
+    """How many rules a message passed, as its header or user property tells; 0 for what is no number."""
+    return min(int(told[:4]), HOPS_TOLD_MAX) if told.isascii() and told.isdigit() else 0
 
 
 def body_of(payload: Any) -> bytes:

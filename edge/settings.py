@@ -151,6 +151,17 @@ class ListenerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requests_max: Annotated[
         int, Meta(ge=1, description="Requests that may wait for their answer; the next is answered 503.")
     ] = 256
+    connections_max: Annotated[
+        int, Meta(ge=1, description="Connections that may be open; a further one is closed at once, counted.")
+    ] = 512
+    idle_s_max: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds from the opening of a connection, and from each answer, until the whole head of the "
+            "next request has come; then it is closed, counted.",
+        ),
+    ] = 60.0
     keys_max: Annotated[
         int, Meta(ge=1, description="Idempotency keys that are remembered; the oldest are forgotten.")
     ] = 10_000
@@ -163,6 +174,12 @@ class HttpClientSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     connections_per_rule_max: Annotated[
         int, Meta(ge=1, description="Connections of one rule to its target; shared with no other rule.")
     ] = 32
+    ca_file: Annotated[
+        str,
+        Meta(
+            description="PEM file of authorities that may sign the certificates of https targets, beside the system's."
+        ),
+    ] = ""
     answer_bytes_max: Annotated[int, Meta(ge=1, description="Largest answer in bytes; more fails the execution.")] = (
         1 << 20
     )

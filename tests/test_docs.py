@@ -45,6 +45,7 @@ from edge.rules.configuration import Configuration
 from edge.rules.hooking import load_hooks
 from edge.rules.httpchains import HttpChains
 from edge.rules.mounting import chain_points
+from edge.rules.turns import Turns
 from edge.settings import Settings as EdgeSettings
 from tests.docs_support.blocks import ROOT, Block, blocks, commands, inline, links, name_of, of_language, pages, tables
 from tests.docs_support.commands import Program, Shell, environment, fieldpost
@@ -150,7 +151,8 @@ def test_yaml_is_taken(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_hooks(wanted.hooks)
         engine = Engine(rule_commands())
         chain_points(wanted.points, engine)
-        HttpChains(wanted.points, engine, lambda name: None, SystemClock())
+        clock = SystemClock()
+        HttpChains(wanted.points, engine, lambda name: None, clock, Turns(clock.monotonic))
     else:
         _load_settings_text(block.text)
 

@@ -15,8 +15,6 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -30,6 +28,7 @@ from cloud.forwarders.events import Event
 from cloud.settings.forward import WebhookSettings
 from common.clock import Clock
 from common.errors import ConfigError
+from common.retryafter import retry_after
 from common.tables import printable
 from common.version import VERSION
 
@@ -223,15 +222,3 @@ class WebhookSink:
         if 300 <= status < 400:
             text += ": redirects are not followed, set the new url"
         return Retry(text, retry_after(response.headers.get("Retry-After", ""), self._clock.time()))
-
-
-def retry_after(text: str, now: float) -> float:
-    """Return the seconds of a header ``Retry-After``: a number, or a date against the wall clock ``now``; else 0."""
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now)
-    except (ValueError, TypeError, OverflowError):
-        return 0.0

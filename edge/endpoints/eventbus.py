@@ -22,7 +22,7 @@ from common.templates import TopicTemplate
 from common.topics import check_filter, covers, matches
 from edge.endpoints.base import Rendering
 from edge.endpoints.echoes import Echoes
-from edge.messages import DELIVERED, Arrival, Delivery, FlowMessage, Rejected, Retry
+from edge.messages import DELIVERED, Arrival, Delivery, FlowMessage, Rejected, Retry, hops_of
 
 log = logging.getLogger(__name__)
 
@@ -244,9 +244,7 @@ def _message_of(packet: Inbound, hops: int, time_ms: int) -> FlowMessage:
     msgid = headers.get("msg_id", "")
     if not 0 < len(msgid) <= MSGID_CHARS_MAX:
         msgid = new_id()
-    told = headers.get("hops", "")
-    if told.isascii() and told.isdigit() and len(told) <= 3:
-        hops = max(hops, int(told))
+    hops = max(hops, hops_of(headers.get("hops", "")))
     return FlowMessage(packet.payload, packet.topic, msgid, headers, hops=hops, time_ms=time_ms)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP listener for sources: reads requests within their limits, and writes what the execution answers (flow F3).
+"""An HTTP listener for sources: takes requests within its limits, and writes what the execution answers (flow F3).
 
 What a request means is for its owner (``rest``, ``servicebus``): a function from the request to an Asked or a Reply.
 The answer is written when the execution has ended and its result is on disk; in asynchronous mode when the input is.
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from common.checks import METHODS
 from common.clock import Clock
 from common.errors import ConfigError
-from common.message import new_id
 from common.models import DROPPED
 from edge.endpoints.base import OnArrival
+from edge.endpoints.http_request import Request, read_request
 from edge.endpoints.idempotency import KEY_CHARS_MAX, Keys, digest_of, msgid_of
 from edge.endpoints.replies import Reply, accepted, problem, reply_of
 from edge.messages import HOPS_MAX, Answer, Arrival, Ending, FlowMessage
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiohttp.web_request import BaseRequest
 
+    from edge.endpoints.connections import Connections
+
 log = logging.getLogger(__name__)
+
 
 ANSWER_MARGIN_S = 5.0  # over the rule's timeout, until a request is answered 503 without its result on disk
 STOP_S = 2.0  # for answers that are being written at a stop
@@ -47,39 +50,21 @@ class Asked(NamedTuple):
     timeout_s: float
 
 
-class Request(NamedTuple):
-    """A request that was read. ``path`` is still percent-encoded; header names are in lower case. ``remote`` is the
-    address that it came from.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: bytes
-    remote: str = ""
-
-    @property
-    def wants_no_answer(self) -> bool:
-        """The caller prefers 202 and the message's id over the answer (RFC 7240)."""
-        return "respond-async" in self.headers.get("prefer", "").replace(" ", "").lower().split(",")
-
-
 Route = Callable[[Request], Asked | Reply]
 
 
 class HttpPoints:
     """The hook points of an HTTP server: nothing is mounted. ``edge.rules.httpchains`` runs chains there."""
 
-    def before(self, request: Request) -> Request | Reply | None:
+    async def before(self, request: Request) -> Request | Reply | None:
         """``pre_req``: the request as it goes on, an answer instead, or None to close the connection."""
         return request
 
-    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
+    async def choose(self, request: Request, route: Route) -> Asked | Reply | None:
         """``main``: what the request asks for; ``route`` says what its path means."""
         return route(request)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    async def after(self, request: Request, reply: Reply) -> Reply:
         """``post_resp``: the answer as it is written."""
         return reply
 
@@ -97,6 +82,7 @@ class HttpListener:
         self._clock = clock
         self._keys = Keys(settings.keys_max, settings.keys_s, clock)
         self._runner: web.ServerRunner | None = None
+        self._connections: Connections | None = None
         self._token = b""
         self._waiting = 0
         self._asking: set[_Waiting] = set()
@@ -109,12 +95,14 @@ class HttpListener:
         """Listen. Raises ConfigError for an address that cannot be had, or one that is open without protection."""
         from aiohttp import web
 
+        from edge.endpoints.connections import Connections
+
         if self._runner is not None:
             return
         settings = self._settings
         context = self._protection()
-        server = web.Server(self._handle, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        connections = Connections(self._handle, settings)
+        runner = web.ServerRunner(connections, shutdown_timeout=STOP_S)
         await runner.setup()
         try:
             site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=512)
@@ -123,7 +111,7 @@ class HttpListener:
             await runner.cleanup()
             where = f"{settings.host}:{settings.port}"
             raise ConfigError(f"edge.{self._name}: cannot listen on {where}: {exc.strerror or exc}") from exc
-        self._runner = runner
+        self._runner, self._connections = runner, connections
         self.port = runner.addresses[0][1]
         log.info("%s sources listen on %s:%d", self._name, settings.host, self.port)
 
@@ -142,7 +130,14 @@ class HttpListener:
     def statistics(self) -> dict[str, int]:
         """Counters and gauges by name."""
         keys = {"repeated": self._keys.repeated, "keys_forgotten": self._keys.forgotten}
-        return {**self._counts, **keys, "waiting": self._waiting, "port": self.port}
+        now = self._connections
+        connections = {
+            "connections": now.open if now else 0,
+            "connections_refused": now.refused if now else 0,
+            "connections_slow": now.slow if now else 0,
+            "malformed": now.requests_count - self._counts["requests"] if now else 0,
+        }
+        return {**self._counts, **connections, **keys, "waiting": self._waiting, "port": self.port}
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
@@ -163,6 +158,7 @@ class HttpListener:
         self._counts["refused"] += reply.status >= 400
         response = web.Response(status=reply.status, body=reply.body)
         response.headers.popall("Content-Type", None)
+        response.headers["Server"] = "fieldpost"  # not which version of what has which holes
         for name, value in reply.headers:
             response.headers.add(name, value)
         return response
@@ -178,7 +174,7 @@ class HttpListener:
             return problem(503, "stopping" if self._paused else "requests_max", "try again later")
         self._waiting += 1
         try:
-            read = await self._read(request)
+            read = await read_request(request, self._settings)
             if isinstance(read, Reply):
                 return read
             if self._paused:  # while the body came
@@ -187,34 +183,13 @@ class HttpListener:
         finally:
             self._waiting -= 1
 
-    async def _read(self, request: BaseRequest) -> Request | Reply:
-        parts, size, most = [], 0, self._settings.body_bytes_max
-        try:
-            async with asyncio.timeout(self._settings.body_s_max):
-                if (request.content_length or 0) > most:
-                    return problem(413, "payload_too_large", f"the body has more than {most} bytes")
-                if request.headers.get("Expect", "").lower() == "100-continue":
-                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                async for part in request.content.iter_any():
-                    size += len(part)
-                    if size > most:
-                        return problem(413, "payload_too_large", f"the body has more than {most} bytes")
-                    parts.append(part)
-        except TimeoutError:
-            return problem(408, "body_timeout", f"the body did not come within {self._settings.body_s_max:g} s")
-        path, _, query = request.raw_path.partition("?")
-        headers: dict[str, str] = {}
-        for name, value in request.headers.items():
-            lower, value = name.lower(), _text(value)
-            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        return Request(request.method, path, query, headers, b"".join(parts), request.remote or "")
-
     async def _answer(self, request: Request) -> Reply | None:
-        before = self.points.before(request)
+        points = self.points  # of one version for the whole request, whatever a reload brings meanwhile
+        before = await points.before(request)
         request = before if isinstance(before, Request) else request
-        asked = self.points.choose(request, self._route) if isinstance(before, Request) else before
+        asked = await points.choose(request, self._route) if isinstance(before, Request) else before
         reply = await self._execute(asked, request) if isinstance(asked, Asked) else asked
-        return self.points.after(request, reply) if reply is not None else None
+        return await points.after(request, reply) if reply is not None else None
 
     async def _execute(self, asked: Asked, request: Request) -> Reply:
         key = request.headers.get("idempotency-key", "")
@@ -254,7 +229,7 @@ class HttpListener:
                 return await waiting.reply
         except TimeoutError:
             detail = "the result could not be put on disk in time; the request may have been executed"
-            return problem(503, "not_durable", detail, msgid=message.msgid)
+            return problem(503, "not_durable", detail, msgid=waiting.msgid)
         finally:
             self._asking.discard(waiting)
 
@@ -291,13 +266,13 @@ class _Waiting:
 
     def __init__(self, message: FlowMessage, asynchronous: bool) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._message, self._asynchronous = message, asynchronous
+        self.msgid, self._asynchronous = message.msgid, asynchronous  # hooks may change the message
         self._ended: Reply | None = None
         self._dropped = self._durable = False
 
     def answered(self, ending: Ending, answer: Answer | None) -> None:
         """The execution has ended."""
-        self._ended, self._dropped = reply_of(self._message, ending, answer), ending.outcome == DROPPED
+        self._ended, self._dropped = reply_of(self.msgid, ending, answer), ending.outcome == DROPPED
         self._look()
 
     def settle(self) -> None:
@@ -309,7 +284,7 @@ class _Waiting:
         if not self._durable or self.reply.done():
             return
         if self._asynchronous and not self._dropped:
-            self.reply.set_result(accepted(self._message))
+            self.reply.set_result(accepted(self.msgid))
         elif self._ended is not None:
             self.reply.set_result(self._ended)
 
@@ -317,33 +292,12 @@ class _Waiting:
         """The node stops before the end."""
         if not self.reply.done():
             detail = "try again later; the request may have been executed"
-            self.reply.set_result(problem(503, "stopping", detail, msgid=self._message.msgid))
-
-
-def message_of(request: Request, key: str, params: dict[str, str], clock: Clock) -> FlowMessage:
-    """The message in a request."""
-    hops = request.headers.get("fieldpost-hops", "")
-    return FlowMessage(
-        request.body,
-        key,
-        new_id(),
-        request.headers,
-        params,
-        request.method,
-        request.query,
-        int(hops) if hops.isascii() and hops.isdigit() and len(hops) <= 3 else 0,
-        int(clock.time() * 1000),
-    )
+            self.reply.set_result(problem(503, "stopping", detail, msgid=self.msgid))
 
 
 def _authorised(header: str, token: bytes) -> bool:
     scheme, _, given = header.partition(" ")
     return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(errors="replace"), token)
-
-
-def _text(value: str) -> str:
-    """A header's value; bytes that are no UTF-8, which came as lone surrogates, are replaced: no codec takes them."""
-    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _is_loopback(host: str) -> bool:

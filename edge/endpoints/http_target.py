@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from common.errors import TemplateError
+from common.clock import Clock
+from common.errors import ConfigError, TemplateError
 from common.templates import UrlTemplate
 from edge.endpoints.base import Rendering
 from edge.endpoints.replies import HOP_BY_HOP
@@ -15,24 +16,32 @@ from edge.messages import Answer, Delivered, Delivery, FlowMessage, Rejected, Re
 from edge.settings import HttpClientSettings
 
 if TYPE_CHECKING:
+    import ssl
+
     import aiohttp
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S_MAX = 60.0  # of what a target may ask for
 _OWN_HEADERS = HOP_BY_HOP | {"content-type"}
+_UNLESS_PASSED = (  # else aiohttp says gzip, which who waits for the answer may not take, and its version
+    ("accept-encoding", "identity"),
+    ("user-agent", "fieldpost"),
+)
 BODYLESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
 class HttpClient:
-    """The connections of a node to HTTP targets: keep-alive, TLS verified, no proxy, no redirects, no cookies.
+    """The connections of a node to HTTP targets: keep-alive, TLS verified, no proxy, no redirects, no cookies, and no
+    request sent twice but by a rule's ``retry``. Raises ConfigError for a ``ca_file`` that cannot be used.
 
     Each rule has its own, so that one whose target hangs takes none away from others. aiohttp is imported when the
     first request is made, so that a node without HTTP targets starts light.
     """
 
-    def __init__(self, settings: HttpClientSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: HttpClientSettings, clock: Clock) -> None:
+        self.settings, self.clock = settings, clock
+        self._ssl = _context(settings.ca_file) if settings.ca_file else True
         self._sessions: set[aiohttp.ClientSession] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self.requests = self.unreachable = self.timeouts = 0
@@ -43,9 +52,16 @@ class HttpClient:
 
         most = self.settings.connections_per_rule_max
         connector: aiohttp.BaseConnector
-        connector = aiohttp.UnixConnector(path=socket, limit=most) if socket else aiohttp.TCPConnector(limit=most)
+        if socket:
+            connector = aiohttp.UnixConnector(path=socket, limit=most)
+        else:
+            connector = aiohttp.TCPConnector(limit=most, ssl=self._ssl)
         session = aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            middlewares=(_once,),
         )
         self._sessions.add(session)
         return session
@@ -113,10 +129,10 @@ class HttpTarget:
         from yarl import URL
 
         self._client.requests += 1
-        self._session = session = self._session or self._client.open(self._socket)
         delivery: Delivery
         method = self._method or message.method or "POST"
         try:
+            self._session = session = self._session or self._client.open(self._socket)
             async with session.request(
                 method,
                 URL(url, encoded=True),
@@ -128,13 +144,14 @@ class HttpTarget:
                 if not 200 <= response.status <= 599:
                     raise ValueError(f"the target answered with the status {response.status}")
                 body = await self._body(response)
-                delivery = _verdict(response, body, self._client.settings.answer_bytes_max)
+                delivery = _verdict(response, body, self._client.settings.answer_bytes_max, self._client.clock.time())
         except TimeoutError:
             self._client.timeouts += 1
             delivery = Retry("target_timeout", f"the target did not answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             self._client.unreachable += 1
-            delivery = Retry("target_unreachable", f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+            cause = exc.__cause__ if type(exc) is aiohttp.ClientConnectionError else None
+            delivery = Retry("target_unreachable", _words(cause or exc))
         except Exception as exc:  # a hook or a chain left in the message what no request can be made of
             log.exception("%s, message %s: no request can be made", self._source, message.msgid)
             delivery = Rejected("target_fault", f"{type(exc).__name__}: {exc}")
@@ -170,8 +187,40 @@ class HttpTarget:
             kind = "application/octet-stream" if isinstance(message.payload, bytes | str) else "application/json"
         headers.append(("content-type", _plain(kind)))
         asked = dict.fromkeys((*self._passed, "traceparent", "tracestate"))  # each once
+        if message.method and isinstance(message.payload, bytes):  # as it came: still encoded as its headers say
+            asked["content-encoding"] = None
         passed = [name for name in asked if name in message.headers and not name.startswith(("ce-", "fieldpost-"))]
-        return headers + [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
+        headers += [(name, _plain(message.headers[name])) for name in passed if name not in _OWN_HEADERS]
+        return headers + [(name, value) for name, value in _UNLESS_PASSED if name not in passed]
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET, PUT or DELETE twice on its own (github.com/aio-libs/aiohttp/issues/10790): it
+    does so after these two errors, and only a rule's ``retry`` may.
+    """
+    import aiohttp
+
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:  # nothing was sent, and aiohttp does not try again
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise aiohttp.ClientConnectionError(str(exc)) from exc
+
+
+def _context(ca_file: str) -> ssl.SSLContext:
+    import ssl
+
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"edge.http.ca_file: {ca_file}: {exc}") from exc
+    return context
+
+
+def _words(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
 
 
 def _plain(text: str) -> str:
@@ -181,7 +230,7 @@ def _plain(text: str) -> str:
     return quote(text, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-def _verdict(response: aiohttp.ClientResponse, body: bytes | None, most: int) -> Delivery:
+def _verdict(response: aiohttp.ClientResponse, body: bytes | None, most: int, now: float) -> Delivery:
     status = response.status
     if body is None:
         return Rejected("target_answer_too_large", f"the target answered {status} with more than {most} bytes")
@@ -191,9 +240,9 @@ def _verdict(response: aiohttp.ClientResponse, body: bytes | None, most: int) ->
         return Delivered(answer)
     reason, text = f"target_status_{status}", f"the target answered {status} {response.reason or ''}".rstrip()
     if status == 429 or status >= 500:
-        return Retry(reason, text, _retry_after(response.headers.get("Retry-After", "")), answer)
+        from common.retryafter import http_date, retry_after
+
+        theirs = http_date(response.headers.get("Date", ""), now)  # a date of theirs is meant by their clock
+        after = min(retry_after(response.headers.get("Retry-After", ""), theirs), RETRY_AFTER_S_MAX)
+        return Retry(reason, text, after, answer)
     return Rejected(reason, text, answer)
-
-
-def _retry_after(text: str) -> float:
-    return min(float(text), RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0

@@ -6,11 +6,14 @@ encoded slash stays inside its segment. One slash at the end means nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 SEGMENTS_MAX = 64
+
+_LONE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Pattern(NamedTuple):
@@ -92,7 +95,9 @@ def split(path: str) -> list[str]:
 
 
 def decode(segment: str) -> str:
-    """A segment's text. Raises ValueError when its bytes are not UTF-8 or hold NUL."""
+    """A segment's text. Raises ValueError when its bytes are not UTF-8 or hold NUL, or a % stands alone."""
+    if _LONE.search(segment):
+        raise ValueError("a % without two hexadecimal digits behind it")
     text = unquote_to_bytes(segment).decode() if "%" in segment else segment
     if "\0" in text:
         raise ValueError("a NUL in the path")

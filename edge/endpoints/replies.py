@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge.messages import Answer, Ending, FlowMessage
+from edge.messages import Answer, Ending
 
 RETRY_AFTER_S = 1
 STATUS_OF = {  # reason code -> HTTP status
@@ -31,7 +31,7 @@ STATUS_OF = {  # reason code -> HTTP status
 WORDS = {
     400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
     409: "Conflict", 408: "Request Timeout", 413: "Content Too Large", 422: "Unprocessable Content",
-    500: "Internal Server Error",
+    500: "Internal Server Error", 501: "Not Implemented",
     502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout", 508: "Loop Detected",
 }  # fmt: skip
 # Of one connection only (RFC 9110 7.6.1), or made anew by whoever sends the answer.
@@ -52,17 +52,17 @@ class Reply(NamedTuple):
     body: bytes = b""
 
 
-def reply_of(message: FlowMessage, ending: Ending, answer: Answer | None) -> Reply:
+def reply_of(msgid: str, ending: Ending, answer: Answer | None) -> Reply:
     """The answer for an execution: the target's own when it gave one, else what the outcome means."""
     if answer is not None and (ending.outcome == "delivered" or ending.reason.startswith("target_status_")):
         return Reply(answer.status, answer.headers, answer.body)
     if ending.outcome == "delivered":
-        return _json(200, {"msg_id": message.msgid})
+        return _json(200, {"msg_id": msgid})
     if ending.outcome == "filtered":
         return Reply(204)
     reason = ending.reason
     status = STATUS_OF.get(reason, 502 if reason.startswith("target_") else 500)
-    return problem(status, reason, ending.detail, msgid=message.msgid)
+    return problem(status, reason, ending.detail, msgid=msgid)
 
 
 def is_header(name: str, value: str) -> bool:
@@ -70,9 +70,9 @@ def is_header(name: str, value: str) -> bool:
     return name not in HOP_BY_HOP and _NAME.fullmatch(name) is not None and _VALUE.fullmatch(value) is not None
 
 
-def accepted(message: FlowMessage) -> Reply:
+def accepted(msgid: str) -> Reply:
     """The answer in asynchronous mode: the input is on disk."""
-    return _json(202, {"msg_id": message.msgid})
+    return _json(202, {"msg_id": msgid})
 
 
 def problem(status: int, reason: str, detail: str = "", *, msgid: str = "", allow: str = "") -> Reply:

@@ -13,7 +13,8 @@ from common.clock import Clock
 from common.resource import is_label
 from common.rules import REST, RuleEndpoint
 from edge.endpoints.base import OnArrival, Rendering, Wiring
-from edge.endpoints.http_server import Asked, HttpListener, Request, message_of
+from edge.endpoints.http_request import Request, message_of
+from edge.endpoints.http_server import Asked, HttpListener
 from edge.endpoints.http_target import HttpClient, HttpTarget
 from edge.endpoints.paths import Paths, Pattern, split
 from edge.endpoints.replies import Reply, problem

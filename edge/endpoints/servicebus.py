@@ -17,7 +17,8 @@ from common.checks import METHODS
 from common.clock import Clock
 from common.rules import SERVICEBUS, RuleEndpoint
 from edge.endpoints.base import OnArrival, Rendering, Wiring
-from edge.endpoints.http_server import Asked, HttpListener, Request, message_of
+from edge.endpoints.http_request import Request, message_of
+from edge.endpoints.http_server import Asked, HttpListener
 from edge.endpoints.http_target import HttpClient, HttpTarget
 from edge.endpoints.replies import Reply, problem
 from edge.endpoints.rest import asked_of

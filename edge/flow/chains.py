@@ -19,7 +19,7 @@ from edge.flow.events import CompleteEvent, ReceiveEvent, SendEvent
 from edge.flow.hooks import POINTS
 from edge.messages import FlowMessage
 
-_LOOKS = re.compile(r"\bMSG\b(?!\.(?!payload\b))")  # $MSG as a whole, by index, or its payload
+_LOOKS = r"\b{}\b(?!\.(?!payload\b))"  # $MSG as a whole, by index, or its payload
 _EVENT_INPUTS = {
     "MSG": Access.WRITABLE,
     "SOURCE": Access.READ_ONLY,
@@ -28,9 +28,10 @@ _EVENT_INPUTS = {
 }
 
 
-def looks_at_payload(source: LibSource) -> bool:
-    """False when no block of these chains can read or write ``$MSG.payload``."""
-    return any(_LOOKS.search(block.text) for chain in source.chains for block in chain.blocks)
+def looks_at_payload(source: LibSource, name: str = "MSG") -> bool:
+    """False when no block of these chains can read or write ``$MSG.payload``, or that of another input."""
+    looks = re.compile(_LOOKS.format(name))
+    return any(looks.search(block.text) for chain in source.chains for block in chain.blocks)
 
 
 def view(message: FlowMessage, *, payload: bool = True) -> dict[str, Any]:

@@ -73,4 +73,5 @@ def msgid_of(payload: Any) -> str:
     """The id of the message in a hook's payload, "" where there is none; of a list the first."""
     if isinstance(payload, list):
         payload = payload[0] if payload else None
-    return str(getattr(getattr(payload, "msg", None), "msgid", ""))
+    message = getattr(payload, "msg", None)
+    return str(message.msgid) if isinstance(message, FlowMessage) and isinstance(message.msgid, str) else ""

@@ -21,6 +21,7 @@ from edge.flow.events import msgid_of
 POINTS = ("onSend", "preRoute", "preDeliver", "postDeliver", "onReceive", "postReceive", "onComplete")
 
 TIMEOUT_S = 5.0  # for a handler that answers later
+CONTAINED = (Exception, SystemExit, asyncio.CancelledError)  # what a handler may raise without ending the agent
 
 Done = Callable[..., None]  # done(), done(False) or done(error)
 
@@ -147,7 +148,7 @@ class Hooks:
                     break
             else:
                 at = -1
-        except Exception as exc:
+        except CONTAINED as exc:
             error = exc
         if at < 0:
             done()
@@ -224,7 +225,7 @@ class _Later:
     def _call(self, handler: _Handler) -> bool:
         try:
             answer = handler.fn(self._payload)
-        except Exception as exc:
+        except CONTAINED as exc:
             return self._take(exc, None)
         return self._take(None, answer)
 
@@ -232,7 +233,7 @@ class _Later:
         answer = _Answer(self, self._hooks, self._at)
         try:
             handler.fn(self._payload, answer.done)
-        except Exception as exc:
+        except CONTAINED as exc:
             answer.give(exc, None)
         return answer.settle()
 
@@ -247,7 +248,7 @@ class _Later:
                 self._done(False)
                 return False
             if inspect.isawaitable(answer) and not awaited and not handler.takes_done:
-                task = asyncio.ensure_future(answer)
+                task = asyncio.ensure_future(_contained(answer))
                 waiting = _Answer(self, self._hooks, self._at, task)
                 task.add_done_callback(lambda _: waiting.give(*_result_of(task)))
                 waiting.settle()
@@ -294,6 +295,13 @@ class _Answer:
             self._task.cancel()
 
 
+async def _contained(answer: Awaitable[Any]) -> Any:
+    try:
+        return await answer
+    except SystemExit as exc:  # in a task it would end the loop
+        raise HookError(f"SystemExit: {exc}") from exc
+
+
 def _result_of(task: asyncio.Future[Any]) -> tuple[BaseException | None, object]:
     if task.cancelled():
         return asyncio.CancelledError("the handler's task was cancelled"), None
@@ -325,12 +333,20 @@ def _unknown(name: str) -> HookError:
 
 
 def _meaningless(answer: object) -> TypeError:
-    return TypeError(f"returned {answer!r}: a handler returns None or True to go on, False to halt, or raises")
+    return TypeError(f"returned {_shown(answer)}: a handler returns None or True to go on, False to halt, or raises")
 
 
 def _error(name: str, handler: _Handler, payload: Any, cause: BaseException) -> HookError:
     where = f"{name}.{handler.label}" if handler.label else name
-    error = HookError(f"hook {where}: {cause}" if str(cause) else f"hook {where}: {type(cause).__name__}")
+    error = HookError(f"hook {where}: {_shown(cause, str) or type(cause).__name__}")
     error.hook, error.label, error.msgid = name, handler.label, msgid_of(payload)
     error.__cause__ = cause
     return error
+
+
+def _shown(value: object, how: Callable[[object], str] = repr) -> str:
+    """A text of what a handler gave; its type's name where that raises."""
+    try:
+        return how(value)
+    except Exception:
+        return type(value).__name__

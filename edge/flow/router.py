@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import msgspec
@@ -21,6 +22,7 @@ from common.errors import HookError
 from common.models import FAILED, FILTERED
 from edge.flow.events import CompleteEvent, Execution, Node, Place, ReceiveEvent, SendEvent
 from edge.flow.hooks import Hooks
+from edge.flow.mending import NOTHING, Sent, mend, noted
 from edge.messages import Ending, FlowMessage
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ log = logging.getLogger(__name__)
 Answer = HookError | bool | None  # of a hook point: an error, False (halted), None (go on)
 _Lane = str | tuple[str, str]  # what a source sends, before ``onSend``; then (source, destination)
 _Stage = Callable[[Any, "_Turn"], None]
-_Step = Callable[[SendEvent, Any, Answer, "_Turn"], None]
+_Step = Callable[[Any, Answer, "_Turn"], None]
 
 
 class Points(Protocol):
@@ -79,132 +81,116 @@ class Router:
     def complete(self, message: FlowMessage, node: Place, error: BaseException | None = None) -> None:
         """Tell ``onComplete`` that a node is done. Nothing that a hook does there changes anything."""
         if not self._silent("onComplete"):
-            self._observe("onComplete", CompleteEvent(message, node, error), node, message)
+            self._observe("onComplete", CompleteEvent(copy(message), _same(node), error), node, message)
 
     # -- the stages: what only a handler needs is made when there is one -----------------------------------------------
 
     def _on_send(self, events: list[SendEvent], turn: _Turn) -> None:
         if self._silent("onSend"):
-            going = [event for event in events if not event.clone_message or self._cloned(event)]
-            return self._dispatch(going, turn)
-        sent = [(event, event.execution) for event in events]
+            return self._dispatch(events, turn)
+        before = [(event, noted(event)) for event in events]
 
         def passed(answer: Answer) -> None:
-            going = self._going(events) if answer is None else []
-            kept = {id(event.execution) for event in going}
-            for event, execution in sent:
-                if execution is not None and id(execution) not in kept:
-                    event.execution = execution
-                    self._stop(event, False if answer is None else answer, "onSend", event.source)
-            self._dispatch(going, turn)
+            left, wrong = _left(events, before) if answer is None else ([], {})
+            self.errors += len(events) - len(left) if answer is None else 0  # what is no event
+            kept = {id(event.execution) for event in left}
+            for event, sent in before:
+                if sent.execution is not None and id(sent.execution) not in kept:
+                    mend(event, sent)
+                    self._stop(event, sent, False if answer is None else answer, "onSend")
+            self._dispatch(left, turn, wrong)
 
         self._trigger("onSend", events, passed)
 
-    def _going(self, events: list[SendEvent]) -> list[SendEvent]:
-        """What hooks left of a list, each event with its own message and execution. What is no event is reported."""
-        going: list[SendEvent] = []
-        known: set[int] = set()
+    def _dispatch(self, events: Sequence[SendEvent], turn: _Turn, wrong: Mapping[int, str] | None = None) -> None:
+        """Send each on its way, with copies made before any of them goes on; ``wrong`` says what is with some."""
+        going = []
         for event in events:
-            if not isinstance(event, SendEvent):
-                self.errors += 1
-                log.error("a hook on onSend left among the events what is none: %.200r", event)
-                continue
-            if event.execution is not None and id(event.execution) in known:  # a hook sends it once more
-                destination = Place(event.destination.id, event.destination.node)
-                event = SendEvent(event.msg, event.source, destination, True)
-            known.add(id(event.execution))
-            going.append(event)
-        return [event for event in going if not event.clone_message or self._cloned(event)]
-
-    def _cloned(self, event: SendEvent) -> bool:
-        try:
-            event.msg, event.clone_message = event.msg.clone(), False
-        except Exception as exc:  # a hook put something into it that cannot be copied
-            self._spoilt(event, "onSend", event.source, exc)
-            return False
-        return True
-
-    def _spoilt(self, event: SendEvent, point: str, where: Place, exc: Exception) -> None:
-        """Stop an event of which hooks left what cannot be sent: it ends alone, and its lane goes on."""
-        self._stop(event, HookError(f"after the hooks of {point}: {type(exc).__name__}: {exc}"), point, where)
-
-    def _dispatch(self, events: list[SendEvent], turn: _Turn) -> None:
-        for event in events:
-            try:
-                if event.execution is None:
-                    event.execution = self._begin(event)
-                self._in_lane((event.source.id, event.destination.id), self._pre_route, event)
-            except Exception as exc:
-                self._spoilt(event, "onSend", event.source, exc)
+            text = wrong.get(id(event), "") if wrong else ""
+            if not text and event.clone_message:
+                text = _clone(event)
+            if text:
+                self._stop(event, noted(event), _spoilt("onSend", text), "onSend")
+            else:
+                going.append((event, noted(event)))
+        for event, sent in going:
+            if sent.execution is None:
+                event.execution = self._begin(event)
+                sent = noted(event)
+            self._in_lane((sent.source, sent.destination), self._pre_route, (event, sent))
         turn.leave()
 
-    def _pre_route(self, event: SendEvent, turn: _Turn) -> None:
+    def _pre_route(self, what: tuple[SendEvent, Sent], turn: _Turn) -> None:
+        event, turn.sent = what
         if self._silent("preRoute"):
-            self._go("preRoute", event, event, event.source, self._routed, turn)
+            self._step("preRoute", event, None, self._routed, turn)
         else:
-            self._meet("preRoute", event, event, event.source, self._routed, turn)
+            self._meet("preRoute", event, self._routed, turn)
 
-    def _routed(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
+    def _routed(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
-            self._stop(event, answer, "preRoute", event.source)
+            self._stop(event, turn.sent, answer, "preRoute")
             return turn.leave()
         event.destination.node = self.find(event.destination.id)
         if event.destination.node is None:
-            self._unknown(event)
+            self._unknown(event.destination.id, event.source, event.msg, turn.sent)
             return turn.leave()
-        if event.clone_message and not self._cloned(event):
+        if event.clone_message and (wrong := _clone(event)):
+            self._stop(event, turn.sent, _spoilt("preRoute", wrong), "preRoute")
             return turn.leave()
         if self._silent("preDeliver"):
-            self._ready(event, event, None, turn)
+            self._ready(event, None, turn)
         else:
-            self._meet("preDeliver", event, event, event.source, self._ready, turn)
+            self._meet("preDeliver", event, self._ready, turn)
 
-    def _ready(self, event: SendEvent, sent: SendEvent, answer: Answer, turn: _Turn) -> None:
+    def _ready(self, event: SendEvent, answer: Answer, turn: _Turn) -> None:
         if answer is not None:
-            self._stop(event, answer, "preDeliver", event.source)
+            self._stop(event, turn.sent, answer, "preDeliver")
             return turn.leave()
-        if not self._silent("postDeliver"):
-            self._observe("postDeliver", event, event.source, event.msg)
         received = ReceiveEvent(event.msg, event.destination)
+        if not self._silent("postDeliver"):
+            source, destination = _same(event.source), _same(event.destination)
+            self._observe("postDeliver", SendEvent(copy(event.msg), source, destination), event.source, event.msg)
         if self._silent("onReceive"):
-            self._received(event, received, None, turn)
+            self._received(received, None, turn)
         else:
-            self._meet("onReceive", event, received, event.destination, self._received, turn)
+            self._meet("onReceive", received, self._received, turn)
 
-    def _received(self, event: SendEvent, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
+    def _received(self, received: ReceiveEvent, answer: Answer, turn: _Turn) -> None:
         node = received.destination.node
         if answer is not None:
-            self._stop(event, answer, "onReceive", received.destination)
+            self._stop(received, turn.sent, answer, "onReceive")
         elif node is None:
-            self._unknown(event)
+            self._unknown(received.destination.id, received.destination, received.msg, turn.sent)
         else:
             try:
-                node.receive(received.msg, event.execution)
+                node.receive(received.msg, turn.sent.execution)
             except Exception as exc:  # a node's fault must not stop its lane
-                self._broken(node, received, event, exc)
+                log.error("node %s failed on message %s", received.destination.id, received.msg.msgid, exc_info=exc)
+                error = HookError(f"node {received.destination.id}: {type(exc).__name__}: {exc}")
+                self._stop(received, turn.sent, error, "onReceive")
             if not self._silent("postReceive"):
-                self._observe("postReceive", received, received.destination, received.msg)
+                event = ReceiveEvent(copy(received.msg), _same(received.destination))
+                self._observe("postReceive", event, received.destination, received.msg)
         turn.leave()
 
-    def _broken(self, node: Node, received: ReceiveEvent, event: SendEvent, exc: Exception) -> None:
-        log.error("node %s failed on message %s", node.id, received.msg.msgid, exc_info=exc)
-        self._stop(event, HookError(f"node {node.id}: {exc}"), "onReceive", received.destination)
+    def _meet(self, point: str, event: Any, step: _Step, turn: _Turn) -> None:
+        """Let the handlers of a point have ``event``, then go on with ``step``."""
 
-    def _meet(self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn) -> None:
-        """Let the handlers of a point have ``payload``, then go on with ``step``."""
-        self._trigger(point, payload, lambda answer: self._go(point, event, payload, where, step, turn, answer))
+        def met(answer: Answer) -> None:
+            wrong = mend(event, turn.sent)
+            self._step(point, event, _spoilt(point, wrong) if wrong and answer is None else answer, step, turn)
 
-    def _go(
-        self, point: str, event: SendEvent, payload: Any, where: Place, step: _Step, turn: _Turn, answer: Answer = None
-    ) -> None:
+        self._trigger(point, event, met)
+
+    def _step(self, point: str, event: Any, answer: Answer, step: _Step, turn: _Turn) -> None:
         """Take a step, and those behind it while no handler answers later; a fault there ends this event alone."""
         try:
-            step(event, payload, answer, turn)
+            step(event, answer, turn)
         except Exception as exc:
-            try:
-                self._spoilt(event, point, where, exc)
-            finally:
-                turn.leave()
+            mend(event, turn.sent)
+            self._stop(event, turn.sent, _spoilt(point, exc), point)
+            turn.leave()
 
     # -- one hook point ------------------------------------------------------------------------------------------------
 
@@ -224,7 +210,9 @@ class Router:
         self.hooks.trigger(name, payload, hooked)
 
     def _observe(self, name: str, payload: Any, node: Place, message: FlowMessage) -> None:
-        """Trigger a point that cannot halt: False is ignored, an error is told."""
+        """Trigger a point that cannot halt: False is ignored, an error is told. What the handlers get is their own, so
+        that nothing which they change goes anywhere.
+        """
 
         def seen(answer: Answer) -> None:
             if isinstance(answer, HookError):
@@ -232,32 +220,35 @@ class Router:
 
         self._trigger(name, payload, seen)
 
-    def _stop(self, event: SendEvent, answer: HookError | bool, point: str, where: Place) -> None:
+    def _stop(self, event: SendEvent | ReceiveEvent, sent: Sent, answer: HookError | bool, point: str) -> None:
+        """End what ``event`` carries. It is whole."""
         if isinstance(answer, HookError):
             step = f"hook {answer.hook}.{answer.label}" if answer.label else f"hook {answer.hook or point}"
             ending = Ending(FAILED, "hook_error", str(answer), step)
         else:
             self.halted += 1
             ending = Ending(FILTERED, "hook_halt", "", f"hook {point}")
-        if event.execution is not None:
-            event.execution.stop(ending)
+        if sent.execution is not None:
+            sent.execution.stop(ending)
         if isinstance(answer, HookError):
-            self._tell(answer, where, event.msg)
+            self._tell(answer, event.source if isinstance(event, SendEvent) else event.destination, event.msg)
 
-    def _unknown(self, event: SendEvent) -> None:
+    def _unknown(self, node_id: str, where: Place, message: FlowMessage, sent: Sent) -> None:
         self.unmatched += 1
-        text = f"there is no node {event.destination.id!r} here"
-        error = HookError(text)
-        self._tell(error, event.source, event.msg)
-        if event.execution is not None:
-            event.execution.stop(Ending(FAILED, "unknown_destination", text, "hook preRoute"))
+        text = f"there is no node {node_id!r} here"
+        self._tell(HookError(text), where, message)
+        if sent.execution is not None:
+            sent.execution.stop(Ending(FAILED, "unknown_destination", text, "hook preRoute"))
 
     def _tell(self, error: HookError, where: Place, message: FlowMessage) -> None:
         self.errors += 1
-        node = where.node or self.find(where.id)
-        if node is not None:
-            node.failed(error, message)
-        elif self.errors & (self.errors - 1) == 0:  # the first, then ever more rarely
+        try:
+            node = where.node or self.find(where.id)
+            if node is not None:
+                return node.failed(error, message)
+        except Exception as exc:  # a hook put something there that is no node
+            log.error("message %s: whom to tell of it, %s, failed: %r", message.msgid, where.id, exc)
+        if self.errors & (self.errors - 1) == 0:  # the first, then ever more rarely
             log.error("message %s from %s: %s (%d such errors)", message.msgid, where.id, error, self.errors)
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
@@ -305,6 +296,7 @@ class _Turn(msgspec.Struct, eq=False):
 
     router: Router
     lane: _Lane
+    sent: Sent = NOTHING
     doing: bool = True
     left: bool = False
 
@@ -313,3 +305,47 @@ class _Turn(msgspec.Struct, eq=False):
         again, self.left = self.left, True
         if not (self.doing or again):
             self.router.go_on(self.lane)
+
+
+def _left(events: Sequence[Any], before: Sequence[tuple[SendEvent, Sent]]) -> tuple[list[SendEvent], dict[int, str]]:
+    """What hooks left of a list: each event made whole, with its own execution; and by id what was wrong with some."""
+    of_event = {id(event): sent for event, sent in before}
+    of_execution = {id(sent.execution): sent for _, sent in before if sent.execution is not None}
+    left: list[SendEvent] = []
+    texts: dict[int, str] = {}
+    known: set[int] = set()
+    for event in events:
+        if not isinstance(event, SendEvent):
+            log.error("a hook on onSend left a %s among the events", type(event).__name__)
+            continue
+        sent = of_event.get(id(event)) or of_execution.get(id(event.execution)) or NOTHING
+        wrong = mend(event, sent)
+        if sent.execution is not None:
+            if id(sent.execution) in known:  # a hook sends it once more
+                event = SendEvent(event.msg, event.source, Place(event.destination.id, event.destination.node), True)
+            known.add(id(sent.execution))
+        if wrong:
+            texts[id(event)] = wrong
+        left.append(event)
+    return left, texts
+
+
+def _same(place: Place) -> Place:
+    return Place(place.id, place.node, place.port)
+
+
+def _clone(event: SendEvent) -> str:
+    """Make the copy that an event asks for; returns why it cannot be made."""
+    try:
+        event.msg, event.clone_message = event.msg.clone(), False
+    except Exception as exc:  # a hook put something into it that cannot be copied
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
+def _spoilt(point: str, what: object) -> HookError:
+    """The error of an event of which hooks left what cannot go on."""
+    text = f"{type(what).__name__}: {what}" if isinstance(what, Exception) else str(what)
+    error = HookError(f"after the hooks of {point}: {text}")
+    error.hook = point
+    return error

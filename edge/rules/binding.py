@@ -308,15 +308,16 @@ class Binding:
 
     def _run(self, execution: Execution, now: float) -> None:
         decided: Ending | str | None = None
-        if execution.message.hops > HOPS_MAX:
-            text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
-            decided = Ending(FAILED, "loop", text, "rule")
-        elif self._decision is not None:
-            try:
+        try:
+            if execution.message.hops > HOPS_MAX:
+                text = f"the message passed {execution.message.hops} rules, at most {HOPS_MAX} are allowed"
+                decided = Ending(FAILED, "loop", text, "rule")
+            elif self._decision is not None:
                 decided = self._decision.decide(execution)
-            except Exception as exc:  # a fault of ours ends this execution, and no other
-                log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
-                decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
+        except Exception as exc:  # a fault of ours ends this execution, and no other
+            log.exception("rule %s, message %s: its chain failed", self.id, execution.message.msgid)
+            decided = Ending(FAILED, "chain_fault", f"{type(exc).__name__}: {exc}", "chain")
+        if self._decision is not None:
             began, now = now, self._now()
             self._turns.used(self._account, began, now)
         else:
@@ -330,10 +331,14 @@ class Binding:
     def _send(self, execution: Execution, target_id: str) -> None:
         execution.target_id = target_id
         if self._router.active():
-            if execution.message is execution.arrival.message:  # other rules and the journal have it, too
-                execution.message = execution.message.clone()
-            destination = Place(target_id)
-            self._router.send([SendEvent(execution.message, self._place, destination, execution=execution)])
+            try:
+                if execution.message is execution.arrival.message:  # other rules and the journal have it, too
+                    execution.message = execution.message.clone()
+            except Exception as exc:  # a hook put something into it that cannot be copied
+                text = f"the message cannot be copied: {type(exc).__name__}: {exc}"
+                return self._finish(execution, Ending(FAILED, "hook_error", text, "rule"))
+            source, destination = Place(self.id, self), Place(target_id)
+            self._router.send([SendEvent(execution.message, source, destination, execution=execution)])
         elif target_id.startswith("rule/") and (other := self._router.find(target_id)) is not None:
             other.receive(execution.message, execution)
         else:
@@ -455,15 +460,17 @@ class Binding:
             if not (execution.ended or execution.input_id) and execution.binding is self:
                 message, settlement = execution.arrival.message, execution.settlement
                 namespace, rule = execution.began.namespace, execution.began.name
-                item = Input(
-                    new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts,
-                    execution.arrival.rest(),
-                )  # fmt: skip
                 try:
+                    item = Input(
+                        new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts,
+                        execution.arrival.rest(),
+                    )  # fmt: skip
                     self._spool.journal(item, settlement.one if settlement is not None else None)
+                    execution.input_id = item.id
                 except QueueFullError:
                     return
-                execution.input_id = item.id
+                except Exception:  # a hook left there what no disk takes: its source waits for the result instead
+                    log.exception("rule %s, message %s: cannot be journalled", self.id, message.msgid)
             reliable.popleft()
 
     def statistics(self) -> dict[str, int]:

@@ -40,10 +40,11 @@ def _linking(wanted: Wanted) -> list[Callable[[], Any]]:
     from common.rulechains import commands
     from edge.rules.httpchains import HttpChains
     from edge.rules.mounting import chain_points
+    from edge.rules.turns import Turns
 
     clock = SystemClock()
     engine = Engine(commands(), clock=clock)
     return [
         lambda: chain_points(wanted.points, engine),
-        lambda: HttpChains(wanted.points, engine, lambda name: None, clock),
+        lambda: HttpChains(wanted.points, engine, lambda name: None, clock, Turns(clock.monotonic)),
     ]

@@ -182,7 +182,10 @@ def _manifest(
         return [_finding(merged, at, "must be a map", kind)]
     spec = dict(spec)
     namespace, _, short = name.rpartition("/")
-    metadata = {"name": short, "namespace": namespace or DEFAULT_NAMESPACE, **(spec.pop("metadata", None) or {})}
+    given = spec.pop("metadata", None) or {}
+    if not isinstance(given, dict):
+        return [_finding(merged, (*at, "metadata"), "metadata must be a map", kind)]
+    metadata = {"name": short, "namespace": namespace or DEFAULT_NAMESPACE, **given}
     cls: Any = RuleSpec if kind == RULE_KIND else EndpointSpec
     known = _KEYS[section]
     wrong = [

@@ -256,7 +256,9 @@ class RuleHost:
             from edge.rules.mounting import chain_points
 
             points = chain_points(wanted.points, self._engine_of_chains())
-            servers = HttpChains(wanted.points, self._engine_of_chains(), self.rules.named, self._clock)
+            servers = HttpChains(
+                wanted.points, self._engine_of_chains(), self.rules.named, self._clock, self.rules.turns
+            )
         self.rules.load(wanted.manifests)
         swap_hooks(self.rules.hooks, self._hooks, hooks)
         self._hooks, self._wanted, self.rules.router.points = hooks, wanted, points

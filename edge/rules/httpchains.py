@@ -19,11 +19,14 @@ from common.chain.nodes import LibSource
 from common.chain.run import Access, Outcome
 from common.clock import Clock
 from common.errors import ConfigError
-from edge.endpoints.http_server import Asked, HttpPoints, Request, Route, message_of
+from edge.endpoints.http_request import Request, message_of
+from edge.endpoints.http_server import Asked, HttpPoints, Route
 from edge.endpoints.replies import STATUS_OF, Reply, is_header, problem
-from edge.flow.chains import texts, value_of
+from edge.flow.chains import looks_at_payload, texts, value_of
 from edge.messages import body_of
 from edge.rules.binding import Binding
+from edge.rules.inturn import InTurn
+from edge.rules.turns import Turns
 
 POINTS = ("pre_req", "main", "post_resp")
 _VERBS = ("accept", "reject", "drop", "forward", "server")
@@ -33,7 +36,8 @@ Headers = tuple[tuple[str, str], ...]
 class HttpChains(HttpPoints):
     """The chains of the configuration on every HTTP listener of the node.
 
-    Arguments: ``sources`` by hook point; ``find`` gives the rule for the target of ``forward`` and ``server``.
+    Arguments: ``sources`` by hook point; ``find`` gives the rule for the target of ``forward`` and ``server``;
+    ``turns`` are those of the node's rules, which a flood of requests must not hold up.
     Raises ConfigError with all that is wrong.
     """
 
@@ -43,9 +47,12 @@ class HttpChains(HttpPoints):
         engine: Engine,
         find: Callable[[str], Binding | None],
         clock: Clock,
+        turns: Turns,
     ) -> None:
-        self._find, self._clock = find, clock
+        self._find, self._clock, self._turns = find, clock, InTurn(turns, clock.monotonic)
         self._points: dict[str, HookPoint] = {}
+        self._looks = {(point, name) for point, source in sources.items() for name in ("REQ", "RESP")
+                       if looks_at_payload(source, name)}  # fmt: skip
         wrong: list[str] = []
         for name in POINTS:
             if name not in sources:
@@ -64,26 +71,26 @@ class HttpChains(HttpPoints):
         if wrong:
             raise ConfigError("\n".join(wrong))
 
-    def before(self, request: Request) -> Request | Reply | None:
+    async def before(self, request: Request) -> Request | Reply | None:
         """See HttpPoints."""
         point = self._points.get("pre_req")
         if point is None:
             return request
-        seen = _seen(request)
-        outcome = point.run({"REQ": seen})
+        seen = self._seen(request, point)
+        outcome = await self._run(point, REQ=seen)
         if outcome.ok and outcome.verb != "drop" and (answer := _answer(outcome)) is not None:
             return answer
         if not outcome.ok or outcome.verb != "accept":
             return _refusal(outcome)
         return _changed(request, seen, outcome)
 
-    def choose(self, request: Request, route: Route) -> Asked | Reply | None:
+    async def choose(self, request: Request, route: Route) -> Asked | Reply | None:
         """See HttpPoints."""
         point = self._points.get("main")
         if point is None:
             return route(request)
-        seen = _seen(request)
-        outcome = point.run({"REQ": seen})
+        seen = self._seen(request, point)
+        outcome = await self._run(point, REQ=seen)
         if not outcome.ok:
             return _refusal(outcome)
         request = _changed(request, seen, outcome)
@@ -98,14 +105,16 @@ class HttpChains(HttpPoints):
         asked = _refusal(outcome) if outcome.decided else route(request)
         return asked if isinstance(asked, Asked) else _refusal(outcome)
 
-    def after(self, request: Request, reply: Reply) -> Reply:
+    async def after(self, request: Request, reply: Reply) -> Reply:
         """See HttpPoints."""
         point = self._points.get("post_resp")
         if point is None:
             return reply
         headers = _joined(reply.headers)
-        shown: dict[str, Any] = {"status": reply.status, "headers": headers, "payload": value_of(reply.body)}
-        outcome = point.run({"REQ": _seen(request), "RESP": shown})
+        shown: dict[str, Any] = {"status": reply.status, "headers": headers}
+        if ("post_resp", "RESP") in self._looks:
+            shown["payload"] = value_of(reply.body)
+        outcome = await self._run(point, REQ=self._seen(request, point), RESP=shown)
         if not outcome.ok or outcome.verb != "accept":
             return _refusal(outcome) or problem(403, "chain_reject")
         made = outcome.outputs.get("RESP")
@@ -114,8 +123,24 @@ class HttpChains(HttpPoints):
         return Reply(
             _status(made.get("status"), reply.status),
             _parted(texts(made.get("headers"), headers), headers, reply.headers),
-            _body(made.get("payload"), shown["payload"], reply.body),
+            _body(made, shown, reply.body),
         )
+
+    async def _run(self, point: HookPoint, **inputs: Any) -> Outcome:
+        return await self._turns.do(lambda: point.run(inputs))
+
+    def _seen(self, request: Request, point: HookPoint) -> dict[str, Any]:
+        seen: dict[str, Any] = {
+            "path": request.path,
+            "method": request.method,
+            "query": request.query,
+            "headers": request.headers,
+            "host": request.headers.get("host", ""),
+            "source": request.remote,
+        }
+        if (point.name, "REQ") in self._looks:  # JSON is parsed only when a chain looks
+            seen["payload"] = value_of(request.body)
+        return seen
 
     def _forwarded(self, request: Request, route: Route, outcome: Outcome) -> Asked | Reply:
         binding = self._find(outcome.target)
@@ -129,18 +154,6 @@ class HttpChains(HttpPoints):
         return asked._replace(consumers=(binding,), scope=binding.id, timeout_s=binding.timeout_s)
 
 
-def _seen(request: Request) -> dict[str, Any]:
-    return {
-        "path": request.path,
-        "method": request.method,
-        "query": request.query,
-        "headers": request.headers,
-        "payload": value_of(request.body),
-        "host": request.headers.get("host", ""),
-        "source": request.remote,
-    }
-
-
 def _changed(request: Request, seen: Mapping[str, Any], outcome: Outcome) -> Request:
     made = outcome.outputs.get("REQ")
     if not isinstance(made, dict):
@@ -151,16 +164,17 @@ def _changed(request: Request, seen: Mapping[str, Any], outcome: Outcome) -> Req
         path if isinstance(path, str) and path.startswith("/") else request.path,
         query if isinstance(query, str) else request.query,
         texts(made.get("headers"), request.headers),
-        _body(made.get("payload"), seen["payload"], request.body),
+        _body(made, seen, request.body),
         request.remote,
     )
 
 
-def _body(made: Any, seen: Any, before: bytes) -> bytes:
+def _body(made: Mapping[str, Any], seen: Mapping[str, Any], before: bytes) -> bytes:
     """A body as a chain left it; the bytes that came, when it left it alone."""
-    if made == seen:
+    payload = made.get("payload")
+    if payload == seen.get("payload"):
         return before
-    return b"" if made is None else body_of(made)
+    return b"" if payload is None else body_of(payload)
 
 
 def _status(made: Any, before: int) -> int:
@@ -176,7 +190,7 @@ def _answer(outcome: Outcome) -> Reply | None:
     if "content-type" not in headers and body is not None:
         headers["content-type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
     status = _status(made.get("status"), 403 if outcome.verb == "reject" else 200)
-    return Reply(status, _parted(headers, {}, ()), _body(body, None, b""))
+    return Reply(status, _parted(headers, {}, ()), b"" if body is None else body_of(body))
 
 
 def _joined(headers: Headers) -> dict[str, str]:

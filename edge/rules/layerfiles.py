@@ -6,7 +6,9 @@ A module of its own, because a node without such files need not load YAML and TO
 from __future__ import annotations
 
 import tomllib
+from datetime import date, time
 from pathlib import Path
+from typing import Any
 
 from yaml.nodes import MappingNode, Node, SequenceNode
 
@@ -37,9 +39,11 @@ def load_layer(name: str, file: Path) -> Layer:
     source = read_text(str(file))
     if file.suffix == ".toml":
         try:
-            return Layer(name, str(file), tomllib.loads(source))
-        except tomllib.TOMLDecodeError as exc:
+            return Layer(name, str(file), _json_types(tomllib.loads(source)))
+        except ValueError as exc:  # also of a number with thousands of digits
             raise ConfigError(f"not TOML: {exc}", file=str(file)) from exc
+        except RecursionError as exc:
+            raise ConfigError("not TOML: nested too deeply", file=str(file)) from exc
     roots = compose(source, str(file))
     if not roots:
         return Layer(name, str(file), {})
@@ -53,6 +57,15 @@ def load_layer(name: str, file: Path) -> Layer:
     lines: dict[Key, int] = {}
     _note_lines(root, (), str(file), lines)
     return Layer(name, str(file), plain(root, str(file)), lines)
+
+
+def _json_types(value: Any) -> Any:
+    """What TOML has beyond JSON, dates and times, as their text; so does YAML here."""
+    if isinstance(value, dict):
+        return {name: _json_types(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_json_types(inner) for inner in value]
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _note_lines(node: Node, at: Key, file: str, lines: dict[Key, int]) -> None:

@@ -64,7 +64,7 @@ class RuleSet:
         self._labels, self._flow, self._clock = labels or {}, flow or FlowSettings(), clock or SystemClock()
         self.hooks = hooks or Hooks()
         self.router = Router(self.hooks, self._find, points, self._begin)
-        self._turns = Turns(self._clock.monotonic)
+        self.turns = Turns(self._clock.monotonic)
         self._summaries = Summaries(status, self._clock)
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._endpoints: dict[tuple[str, str], RuleEndpoint] = {}
@@ -170,7 +170,7 @@ class RuleSet:
             target_id=target_id,
             router=self.router,
             find=targets.find,
-            turns=self._turns,
+            turns=self.turns,
             tally=self._summaries.of(ref, self._flow.journal_after_s) if spec.results == RESULTS_SUMMARY else None,
             wake=self._wake,
         )
@@ -191,14 +191,14 @@ class RuleSet:
             self._sweep_later()
 
     def _send(self, arrival: Arrival, consumers: Sequence[Binding], settlement: Settlement | None) -> None:
-        source, message = Place(arrival.source), arrival.message
+        message = arrival.message
         if arrival.reliable or arrival.journal_now:  # hooks may change the message; the journal keeps what came
             message = message.clone()
         events: list[SendEvent] = []
         for binding in consumers:
             execution = binding.begin(arrival, settlement)
             if not execution.ended:
-                events.append(SendEvent(message, source, Place(binding.id), bool(events), execution))
+                events.append(SendEvent(message, Place(arrival.source), Place(binding.id), bool(events), execution))
         self.router.send(events)
 
     def _begin(self, event: SendEvent) -> AnyExecution | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from common.errors import RefusedError, TemplateError
@@ -107,3 +109,26 @@ def test_what_is_no_template(text: str) -> None:
 def test_filter_levels(filter_: str, levels: int) -> None:
     """How many levels a matching topic surely has: ``a/#`` matches ``a`` too."""
     assert filter_levels(filter_) == levels
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "fields"),
+    [
+        ("out/{$MSG.params.line}", "/a", {"params": {"line": "x/write"}}),
+        ("out/{path[1]}/read", "/a/x%2Fwrite", {}),
+        ("{$MSG.payload.topic}", "a", {"payload": {"topic": "$CONTROL/dynamic-security/v1"}}),
+        ("{path[0]}/x", "/%24SYS", {}),
+    ],
+)
+def test_a_value_gets_no_further_than_its_place(text: str, key: str, fields: dict[str, Any]) -> None:
+    """A segment of a path is one level of a topic, and no value makes one of the broker's own topics."""
+    message, template = FlowMessage(fields.get("payload"), key, params=fields.get("params", {})), TopicTemplate(text)
+    with pytest.raises(TemplateError, match=r"two levels|begins with"):
+        template.render(key, KNOWN, message.field, path=key.startswith("/"))
+
+
+def test_a_payload_may_name_a_topic_of_several_levels() -> None:
+    """What answers go to, say; and a rule that means the broker's own topics writes the $ itself."""
+    message = FlowMessage({"reply": "to/me"}, "a")
+    assert TopicTemplate("{$MSG.payload.reply}").render("a", KNOWN, message.field) == "to/me"
+    assert TopicTemplate("$x/{$MSG.payload.reply}").render("a", KNOWN, message.field) == "$x/to/me"

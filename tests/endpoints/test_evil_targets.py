@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
+from common.clock import SystemClock
+from common.errors import ConfigError
+from edge.endpoints.base import Rendering
+from edge.endpoints.http_target import HttpClient, HttpTarget
+from edge.messages import Answer, Delivered, Delivery, FlowMessage, Retry
 from edge.settings import HttpClientSettings
 from tests.endpoints.parts import Parts, endpoint, parts, rule
+from tests.messaging.test_transport_security import make_authority, make_certificate
 from tests.support.brokers import Mosquitto
 from tests.support.evil import OK, Behave, EvilServer, endless, says
 from tests.support.wait import eventually
@@ -99,6 +107,74 @@ async def test_retry_after_is_honoured(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert loop.time() - began >= 1
         (result,) = await it.ended()
         assert (result.outcome, result.attempts) == ("delivered", 2)
+
+
+async def test_a_date_to_retry_after_is_honoured(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """As a date it is meant by the target's own clock, however wrong that is: here three seconds behind its Date."""
+    stamps = [formatdate(at, usegmt=True).encode() for at in (1_000_000_003, 1_000_000_000)]
+    busy = b"HTTP/1.1 503 No\r\nRetry-After: %b\r\nDate: %b\r\nContent-Length: 0\r\n\r\n" % tuple(stamps)
+    async with against(mosquitto, tmp_path, says(busy), timeout="2s", retry="attempts: 2, backoff: 1ms") as (it, evil):
+        assert (await it.request(f"{it.rest}/in"))[0] == 503
+        (result,) = await it.ended()  # three seconds are more than the rule has
+        assert (result.reason, result.attempts, len(evil.requests)) == ("target_status_503", 1, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_nothing_is_sent_twice_unasked(mosquitto: Mosquitto, tmp_path: Path, method: str) -> None:
+    """A kept connection that ends without an answer: the target may have done it, so only ``retry`` sends it again."""
+    async with against(mosquitto, tmp_path, says(OK), says(b"", close=True), says(OK)) as (it, evil):
+        assert (await it.request(f"{it.rest}/in", b"1", method))[0] == 200
+        assert (await it.request(f"{it.rest}/in", b"1", method))[0] == 502
+        assert [(r.reason, r.attempts) for r in await it.ended(2)] == [("", 1), ("target_unreachable", 1)]
+        assert it.results()[1].error.detail == "ServerDisconnectedError: Server disconnected"
+        assert (len(evil.requests), evil.connections) == (2, 1)
+
+
+async def delivered(url: str, ca_file: str) -> Delivery:
+    """What a target alone says of one delivery."""
+    client = HttpClient(HttpClientSettings(ca_file=ca_file), SystemClock())
+    target, said = HttpTarget(client, url, {}, Rendering("edge-1", "default", "r")), asyncio.Future[Delivery]()
+    target.deliver(FlowMessage(b"1"), said.set_result)
+    try:
+        return await said
+    finally:
+        target.close()
+        await client.close()
+
+
+async def test_no_encoding_is_asked_for_that_nobody_named() -> None:
+    """Who waits for the answer may not unpack it; and a target is not told which version of what calls it."""
+    async with EvilServer().running() as evil:
+        evil.behave = [says(OK)]
+        await delivered(f"http://127.0.0.1:{evil.port}/t", "")
+        head = evil.requests[0].lower()
+    assert b"accept-encoding: identity\r\n" in head
+    assert b"user-agent: fieldpost\r\n" in head
+
+
+async def test_certificates_are_verified(tmp_path: Path) -> None:
+    """One of an authority that nobody named, and one for another host: not a byte of the message is sent."""
+    authority = make_authority(tmp_path, "authority")
+    ours, other = make_certificate(authority, "ours", "IP:127.0.0.1"), make_certificate(authority, "other")
+    for certificate, ca_file, passes in ((ours, authority, True), (ours, "", False), (other, authority, False)):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate)
+        async with EvilServer().running(tls=context) as evil:
+            evil.behave = [says(OK)]
+            said = await delivered(f"https://127.0.0.1:{evil.port}/t", str(ca_file))
+            assert len(evil.requests) == passes
+        if passes:
+            assert said == Delivered(Answer(200, (), b"ok"))
+        else:
+            assert isinstance(said, Retry)
+            assert said.reason == "target_unreachable"
+            assert "certificate" in said.detail
+
+
+def test_authorities_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """At the start, with the setting's name."""
+    with pytest.raises(ConfigError, match=r"edge\.http\.ca_file: .*nowhere"):
+        HttpClient(HttpClientSettings(ca_file=str(tmp_path / "nowhere")), SystemClock())
 
 
 async def test_a_wait_beyond_the_timeout_is_not_waited(mosquitto: Mosquitto, tmp_path: Path) -> None:

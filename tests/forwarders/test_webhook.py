@@ -11,7 +11,6 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from cloud.forwarders.base import Answer, Delivered, Refused, Retry
-from cloud.forwarders.webhook import WebhookSink, retry_after
+from cloud.forwarders.webhook import WebhookSink
 from cloud.settings import Settings
 from cloud.settings.forward import ForwardSettings, WebhookSettings
 from cloud.stores.base import ResultRow
@@ -140,13 +139,6 @@ async def test_each_answer_is_judged(name: str) -> None:
         if not isinstance(found, Delivered):
             assert name in found.reason
             assert found.reason.isprintable()
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    """Both forms of Retry-After are understood; rubbish, and a date that is over, is no wait."""
-    assert retry_after("120", 0) == 120
-    assert retry_after(formatdate(1000, usegmt=True), 940) == 60
-    assert [retry_after(text, 5000) for text in ("", "soon", "-1", "1.5", formatdate(1000, usegmt=True))] == [0] * 5
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n"

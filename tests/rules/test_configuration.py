@@ -83,6 +83,7 @@ hook_points: {onSend: {main: {blocks: {main: {block: accept}}}}}
         ("endpoints:", "endpoint:", "user_gateway.yaml:1: 'endpoint' is unknown; did you mean endpoints?"),
         ("plant/overheat:\n", "plant/overheat: 3\n  other:\n", "yaml:4: Rule plant/overheat: must be a map"),
         ("chain: accept", "chain: |\n      accept\n      acept", "yaml:11: Rule plant/overheat: PC-LINK-UNKNOWN"),
+        ("plant/overheat:\n", "plant/overheat:\n    metadata: [1]\n", "yaml:5: Rule plant/overheat: metadata must be"),
         ("rules:", "hooks: {preRute: {}}\nrules:", "there is no hook 'preRute'; did you mean preRoute?"),
         ("rules:", "hooks: {preRoute: {a: json}}\nrules:", "'json' is no module:function"),
         ("rules:", "hook_points: {preRute: {}}\nrules:", "there is no hook point 'preRute'; did you mean preRoute?"),

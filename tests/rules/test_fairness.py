@@ -21,6 +21,7 @@ import pytest
 from common.clock import ManualClock
 from edge.flow.events import SendEvent
 from edge.messages import DELIVERED, Arrival, Delivery, Ending, FlowMessage
+from edge.rules.inturn import InTurn
 from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.status import RuleRef
@@ -183,6 +184,35 @@ async def test_turns_share_time_not_messages() -> None:
     assert max(times) / min(times) < 4, times
     assert burners[0].messages > 10 * burners[2].messages
     assert went_round >= 10
+
+
+async def test_work_beside_the_rules_takes_turns_with_them() -> None:
+    """Chains of HTTP servers: while much of it waits, a rule gets as much time; each piece is done, in its order."""
+    clock = ManualClock()
+    turns = Turns(clock.monotonic)
+    rule, beside = Burner(turns, clock, 100e-6), Burner(turns, clock, 2e-3)
+    work = InTurn(turns, clock.monotonic)
+    pieces = [asyncio.create_task(work.do(beside.turn)) for _ in range(50)]
+    turns.later(rule, rule.account)
+    done, _ = await asyncio.wait(pieces)
+    rule.left = False
+    assert (len(done), beside.messages) == (50, 50)
+    assert rule.used_s > beside.used_s / 4
+
+
+async def test_a_piece_of_work_that_fails_or_is_not_wanted_any_more() -> None:
+    """Who waits gets the error; what nobody waits for is not done."""
+    clock, ran = ManualClock(), list[int]()
+    turns = Turns(clock.monotonic)
+    work, busy = InTurn(turns, clock.monotonic), Burner(turns, clock, 5e-3)
+    await work.do(busy.turn)  # it has used its time: what follows waits
+    pieces = [asyncio.create_task(work.do(lambda n=n: ran.append(n))) for n in range(3)]  # type: ignore[misc]
+    failing = asyncio.create_task(work.do(lambda: 1 // 0))
+    await asyncio.sleep(0)
+    pieces[1].cancel()
+    await asyncio.wait([*pieces, failing])
+    assert ran == [0, 2]
+    assert isinstance(failing.exception(), ZeroDivisionError)
 
 
 @pytest.fixture

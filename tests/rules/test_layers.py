@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ def test_the_order_of_the_four_and_their_origins(tmp_path: Path) -> None:
     }
 
 
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join(['*' + old] * 10)}]\n" for old, new in pairwise("abcdefghi")
+)  # ten to the ninth values in 400 bytes
+
+
 @pytest.mark.parametrize(
     ("files", "text"),
     [
@@ -83,6 +89,16 @@ def test_the_order_of_the_four_and_their_origins(tmp_path: Path) -> None:
         ({"user_gateway_yaml": "- a"}, "user_gateway.yaml:1: a layer is a map"),
         ({"user_gateway_yaml": "a: 1\na: 2"}, "user_gateway.yaml:2: 'a' stands twice, first in line 1"),
         ({"user_gateway_yaml": "a: 1\n---\nb: 1"}, "user_gateway.yaml:3: a layer is one document"),
+        ({"user_gateway_yaml": "rules: &x {a: *x}"}, "user_gateway.yaml:1: nested deeper than 64"),
+        ({"user_gateway_yaml": "hooks: {a: &x [*x]}"}, "user_gateway.yaml:1: nested deeper than 64"),
+        ({"user_gateway_yaml": "rules: " + "[" * 9000}, "user_gateway.yaml:1: nested deeper than 64"),
+        ({"user_gateway_json": "[" * 9000}, "user_gateway.json:1: nested deeper than 64"),
+        ({"user_gateway_yaml": BOMB}, "user_gateway.yaml:1: more than 200000 values, aliases followed"),
+        ({"user_gateway_yaml": "? [a]\n: 1"}, "user_gateway.yaml:1: a key must be plain text"),
+        ({"user_gateway_yaml": "a: \0"}, "user_gateway.yaml: not YAML: it holds a character"),
+        ({"user_gateway_yaml": "#" * (5 << 20)}, "user_gateway.yaml: larger than 4194304 bytes"),
+        ({"user_gateway_toml": "a = " + "[" * 9000}, "user_gateway.toml: not TOML: nested too deeply"),
+        ({"user_gateway_toml": "a = " + "1" * 9000}, "user_gateway.toml: not TOML: "),
         ({"user_gateway_toml": "a = "}, "user_gateway.toml: not TOML: "),
         ({"user_gateway_json": "{"}, "user_gateway.json:2: not YAML"),
         ({"user_gateway_yaml": "{}", "user_gateway_json": "{}"}, "the layer user_gateway is there twice"),
@@ -93,6 +109,17 @@ def test_what_is_no_layer(tmp_path: Path, files: dict[str, str], text: str) -> N
     with pytest.raises(ConfigError) as found:
         merge(load_layers(write(tmp_path, **files)))
     assert text in str(found.value)
+
+
+def test_a_tag_runs_nothing(tmp_path: Path) -> None:
+    """YAML's tags for objects of Python are text as any other."""
+    text = f"a: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']\nb: !!binary aGk=\nc: 2020-01-01\n"
+    value = merge(load_layers(write(tmp_path, user_gateway_yaml=text))).value
+    assert value == {"a": [str(tmp_path / "made")], "b": "aGk=", "c": "2020-01-01"}
+    assert not (tmp_path / "made").exists()
+    (tmp_path / "user_gateway.yaml").unlink()
+    dated = merge(load_layers(write(tmp_path, user_gateway_toml="c = 2020-01-01\nd = [12:00:00]"))).value
+    assert dated == {"c": "2020-01-01", "d": ["12:00:00"]}
 
 
 def test_an_empty_file_is_an_empty_layer(tmp_path: Path) -> None:

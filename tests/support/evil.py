@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 Behave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -35,12 +36,12 @@ class EvilServer:
             writer.close()
 
     @contextlib.asynccontextmanager
-    async def running(self, socket: str = "") -> AsyncIterator[EvilServer]:
+    async def running(self, socket: str = "", tls: ssl.SSLContext | None = None) -> AsyncIterator[EvilServer]:
         """Listen."""
         if socket:
             server = await asyncio.start_unix_server(self._serve, socket)
         else:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
             self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
