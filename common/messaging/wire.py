@@ -124,11 +124,10 @@ def unsubscribe(mid: int, filters: Sequence[str], version: int) -> bytes:
 
 def pack(properties: Properties) -> bytes:
     """Return the properties of a PUBLISH with their length. Raises CodecError for texts that MQTT cannot carry."""
-    parts = [_format(properties.content_type, properties.utf8)]
+    raw = _format(properties.content_type, properties.utf8)
     for name, value in properties.user:
-        parts.append(_user_name(name))
-        parts.append(_field(value))
-    return _with_length(b"".join(parts))
+        raw += _user_name(name) + _field(value)
+    return _with_length(raw)
 
 
 @lru_cache(maxsize=64)
