@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 HANDLER_GROUP = "fieldpost.handlers"
 ANY_TYPE = "*"  # a row for an operation on every type that has no row of its own
 SMALL_BATCH = 256  # births or statistics that share one transaction when a thousand nodes come back at once
+LIGHT_RESULTS = 512  # a batch of less waits while another is in the store
+BATCH_RESULTS_MAX = 16_384  # at which a batch ends; what it holds is memory until its commit
 CONTROLLER = "controller"  # resource type of a controller's presence
 RESULT_BYTES = 512  # of a usual result; a queue of N results holds at most about N times as many bytes
 _PACKED = msgspec.msgpack.Encoder()  # its size comes closest to what the values need
@@ -41,12 +44,14 @@ class Route(NamedTuple):
 
     name: str
     handler: Handler
-    queue_bound: int = 1024  # what may wait, in messages or as ``weigh`` says; overflow is discarded and counted
+    queue_bound: int = 1024  # what waits or is handled, in messages or as ``weigh`` says; more is discarded, counted
     workers: int = 1
     batch_max: int = 1  # messages that the handler takes at once, of those that wait
     weigh: Callable[[Message[Any]], int] = lambda message: 1
     note: Callable[[Message[Any]], None] | None = None  # called in the order in which messages come, when one is queued
     done: Callable[[Message[Any]], None] | None = None  # called for each after the handler, whatever became of it
+    light: int = 0  # weight below which what waits gathers while the handler has a batch
+    weight_max: int = 0  # weight at which a batch ends; 0: none
 
 
 def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
@@ -59,6 +64,8 @@ def routes(handlers: Handlers, queues: QueueSettings) -> dict[Pair, Route]:
         queues.rulestatus_batch_max,
         _weigh_results,
         handlers.sessions.note_message,
+        light=LIGHT_RESULTS,
+        weight_max=BATCH_RESULTS_MAX,
     )
     replies = Route("replies", handlers.take_reply, queues.replies_max, batch_max=SMALL_BATCH)
     queries = Route("queries", handlers.query_rules, queues.queries_max)
@@ -115,31 +122,52 @@ def extended(
 
 
 class _Lane:
-    """The queue, workers' share and counters of one route."""
+    """The queue, workers' share and counters of one route.
+
+    A light batch waits while the handler has another one, and grows: a commit costs as much as a hundred results,
+    however few it holds, and a broker hands a window of small messages over in many small reads.
+    """
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self.queue: asyncio.Queue[tuple[int, Message[Any]]] = asyncio.Queue()  # bounded by weight, in ``put``
-        self.weight = self.handled = self.failed = self.overflow = 0
+        self.queue: deque[tuple[int, Message[Any]]] = deque()
+        self.weight = self.in_hand = 0  # of what waits, and of what the handler has
+        self.handled = self.failed = self.overflow = 0
+        self._changed = asyncio.Event()
 
     def put(self, message: Message[Any]) -> None:
-        """Queue a message, or count it as overflow."""
-        weight = self.route.weigh(message)
-        if self.weight + weight > self.route.queue_bound and self.weight:
+        """Queue a message, or count it as overflow. One alone always fits, whatever it weighs."""
+        weight, held = self.route.weigh(message), self.weight + self.in_hand
+        if held and held + weight > self.route.queue_bound:
             self.overflow += 1
             return
         if self.route.note is not None:
             self.route.note(message)
         self.weight += weight
-        self.queue.put_nowait((weight, message))
+        self.queue.append((weight, message))
+        self._changed.set()
 
-    async def take(self) -> list[Message[Any]]:
-        """Wait for a message, and return it with what else waits, at most a batch."""
-        batch = [await self.queue.get()]
-        while len(batch) < self.route.batch_max and not self.queue.empty():
-            batch.append(self.queue.get_nowait())
-        self.weight -= sum([weight for weight, _ in batch])
-        return [message for _, message in batch]
+    async def take(self) -> tuple[int, list[Message[Any]]]:
+        """Wait until a batch is due; return its weight, for ``done``, and its messages."""
+        while not self.queue or (self.in_hand and self.weight < self.route.light):
+            self._changed.clear()
+            await self._changed.wait()
+        route, weight, batch = self.route, 0, list[Message[Any]]()
+        while self.queue and len(batch) < route.batch_max and (not route.weight_max or weight < route.weight_max):
+            each, message = self.queue.popleft()
+            weight += each
+            batch.append(message)
+        self.weight -= weight
+        self.in_hand += weight
+        return weight, batch
+
+    def done(self, weight: int, batch: Sequence[Message[Any]]) -> None:
+        """Say that a batch was handled, refused or given up."""
+        self.in_hand -= weight
+        self._changed.set()
+        if self.route.done is not None:
+            for message in batch:
+                self.route.done(message)
 
 
 class UpstreamController:
@@ -196,7 +224,7 @@ class UpstreamController:
     async def _work(self, lane: _Lane) -> None:
         route = lane.route
         while True:
-            batch = await lane.take()
+            weight, batch = await lane.take()
             try:
                 await route.handler(batch)
                 lane.handled += len(batch)
@@ -210,9 +238,7 @@ class UpstreamController:
                 for message in batch:
                     self._refusals.message(message, error, answer=False)
             finally:
-                if route.done is not None:
-                    for message in batch:
-                        route.done(message)
+                lane.done(weight, batch)
 
     async def redrive(self, message: Message[Any]) -> None:
         """Give one message to its row's handler now, beside the queue. Raises RefusedError when no row takes it."""
@@ -236,6 +262,6 @@ class UpstreamController:
                 f"{name}_handled": lane.handled,
                 f"{name}_failed": lane.failed,
                 f"{name}_overflow": lane.overflow,
-                f"{name}_queued": lane.queue.qsize(),
+                f"{name}_queued": len(lane.queue),
             }
         return found

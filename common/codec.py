@@ -1,25 +1,31 @@
 """JSON and msgpack for messages, with the limits of protocol P4.2, alike in both.
 
-Theory of operation. The usual message is decoded once, straight into its types. Before that a few passes over the
-bytes, each one call into C, look for what could be odd: more brackets than levels are allowed, an escape that may be a
-NUL, 19 digits, an exponent, ten thousand commas. They look into strings too, and so may be wrong, but to one side only.
-Many brackets are then counted without strings; whatever else looks odd goes the slow way: decoded untyped and walked.
-Lone surrogates and raw control characters are refused by msgspec, in skipped fields too; 1e999 is not.
-msgpack is unpacked untyped by the msgpack library, which refuses lengths before it takes memory for them and keys that
-are no text, and converted to the types. Between them the value is written as JSON, which is ten times faster than a
-walk in Python, and looked at like JSON; what JSON does not show is looked for in the bytes, in the same one-sided way.
+Theory of operation. The usual message is decoded once, straight into its types, written again, and compared: when that
+gives the same bytes, it holds nothing but what its types allow, and little is left to look for. That needs types which
+say all: no field of any type, no float, no number without bounds.
+
+What is written otherwise, or holds any value, is looked at. A few passes over the bytes, each one call into C, look for
+what could be odd: more brackets than levels are allowed, an escape that may be a NUL, 19 digits, an exponent, ten
+thousand commas. They look into strings too, and so may be wrong, but to one side only. Many brackets are then counted
+without strings; whatever else looks odd goes the slow way: decoded untyped and walked. Lone surrogates and raw control
+characters are refused by msgspec, in skipped fields too; 1e999 is not.
+Such a msgpack is unpacked untyped by the msgpack library, which refuses lengths before it takes memory for them and
+keys that are no text, and converted to the types. Between them the value is written as JSON, which is ten times faster
+than a walk in Python, and looked at like JSON; what JSON does not show is looked for in the bytes, one-sided again.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from functools import cache
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
 import msgspec
+from msgspec import inspect
 
 from common.errors import CodecError
 from common.message import Message
@@ -70,16 +76,29 @@ def encode(value: Any, codec: CodecName = "json") -> bytes:
         raise CodecError("undecodable", f"cannot encode: {exc}") from exc
 
 
+class _Kind(NamedTuple):
+    """What decodes a type. ``says_all``: its values can break no limit but those that ``_is_plain`` looks for."""
+
+    type: Any
+    json: msgspec.json.Decoder[Any]
+    msgpack: msgspec.msgpack.Decoder[Any]
+    says_all: bool
+
+
 def decode(payload: bytes, content: Any = Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Message[Any]:
     """Decode a message whose content is of type ``content``. Raises CodecError and nothing else.
 
     The error's text names the field (``$.content[3].Status``) where a type is wrong. Unknown fields are accepted.
     """
-    return decode_as(payload, _message_type(content), bytes_max=bytes_max)  # type: ignore[no-any-return]
+    return _decode(payload, _message_kind(content), bytes_max)  # type: ignore[no-any-return]
 
 
 def decode_as(payload: bytes, kind: Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) -> Any:
     """Decode a map of either codec into ``kind`` under the same limits. Raises CodecError and nothing else."""
+    return _decode(payload, _kind(kind), bytes_max)
+
+
+def _decode(payload: bytes, kind: _Kind, bytes_max: int) -> Any:
     if len(payload) > bytes_max:
         raise CodecError("too_large", f"{len(payload)} bytes, at most {bytes_max}")
     codec = codec_of(payload)
@@ -87,10 +106,7 @@ def decode_as(payload: bytes, kind: Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) 
         if codec == "json":
             return _decode_json(payload, kind)
         if codec == "msgpack":
-            value = _unpack(payload)
-            if _looks_odd(payload, value):
-                _check_value(value)
-            return msgspec.convert(value, kind)
+            return _decode_msgpack(payload, kind)
     except CodecError:
         raise
     except (msgspec.ValidationError, msgspec.DecodeError) as exc:
@@ -102,13 +118,38 @@ def decode_as(payload: bytes, kind: Any, *, bytes_max: int = PAYLOAD_BYTES_MAX) 
     raise CodecError("undecodable", "neither a JSON object nor a msgpack map")
 
 
-def _decode_json(payload: bytes, kind: Any) -> Any:
+def _decode_json(payload: bytes, kind: _Kind) -> Any:
+    value = kind.json.decode(payload)
+    if not (kind.says_all and _json_encoder.encode(value) == payload and _is_plain(payload)):
+        _check_json(payload)
+    return value
+
+
+def _decode_msgpack(payload: bytes, kind: _Kind) -> Any:
+    if kind.says_all:
+        with suppress(msgspec.MsgspecError):  # what is wrong is told by the other way
+            value = kind.msgpack.decode(payload)
+            if _msgpack_encoder.encode(value) == payload and _is_plain(_json_encoder.encode(value)):
+                return value
+    value = _unpack(payload)
+    if _looks_odd(payload, value):
+        _check_value(value)
+    return msgspec.convert(value, kind.type)
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether JSON of types that say all holds neither NUL nor a list that may be too long."""
+    if b"\\" in text and b"\\u0000" in text:
+        return False
+    return len(text) <= LIST_ITEMS_MAX or text.count(b",") < LIST_ITEMS_MAX
+
+
+def _check_json(payload: bytes) -> None:
     escaped, shape = b"\\" in payload, payload.translate(_SHAPE)
     if shape.count(b"[") > NESTING_MAX:
         _check_depth(_ESCAPE.sub(b"", payload) if escaped else payload)
     if not payload.isascii():
         payload.decode()  # an unknown field is skipped without a look at its bytes
-    value = _json_decoder(kind).decode(payload)
     if (
         _LONG_NUMBER in shape
         or b",e," in payload.translate(_DELIMITERS, _OF_NUMBERS)
@@ -116,7 +157,6 @@ def _decode_json(payload: bytes, kind: Any) -> Any:
         or (len(payload) > LIST_ITEMS_MAX and payload.count(b",") >= LIST_ITEMS_MAX)
     ):
         _check_value(msgspec.json.decode(payload))
-    return value
 
 
 def _check_depth(payload: bytes) -> None:
@@ -148,7 +188,9 @@ def _looks_odd(payload: bytes, value: Any) -> bool:
     return (
         _LONG_NUMBER in shape
         or (escaped and b"\\u0000" in written)
-        or any(part.startswith(odd) for first, odd in _ODD_BYTES for part in payload.split(first)[1:])
+        or any(
+            part.startswith(odd) for first, odd in _ODD_BYTES if first in payload for part in payload.split(first)[1:]
+        )
     )
 
 
@@ -196,10 +238,24 @@ def _check_texts(texts: list[str]) -> None:
 
 
 @cache
-def _message_type(content: Any) -> Any:
-    return Message[content]
+def _message_kind(content: Any) -> _Kind:
+    return _kind(Message[content])
 
 
 @cache
-def _json_decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def _kind(of: Any) -> _Kind:
+    says_all = _is_closed(inspect.type_info(of), ())
+    return _Kind(of, msgspec.json.Decoder(of), msgspec.msgpack.Decoder(of), says_all)
+
+
+def _is_closed(kind: inspect.Type, within: tuple[type, ...]) -> bool:
+    match kind:
+        case inspect.StructType(cls=cls, fields=fields):  # one that holds itself may be nested without end
+            return cls not in within and all(_is_closed(field.type, (*within, cls)) for field in fields)
+        case inspect.UnionType(types=types):
+            return all(_is_closed(each, within) for each in types)
+        case inspect.ListType(item_type=item):
+            return _is_closed(item, within)
+        case inspect.IntType(ge=lowest, le=highest):
+            return lowest is not None and highest is not None
+    return isinstance(kind, inspect.StrType | inspect.BoolType | inspect.NoneType)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from common.resource import Resource
 
 T = TypeVar("T")
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # what every codec and store can hold
 
 # Operations (P1.3). Unknown ones pass through: these are names, not an enum at decode.
 INSERT, DELETE, QUERY, UPDATE = "insert", "delete", "query", "update"
@@ -56,12 +58,12 @@ class MessageHeader(msgspec.Struct, omit_defaults=True, gc=False):
     """
 
     msg_id: str
-    timestamp: int
+    timestamp: Integer
     parent_msg_id: str = ""
     resourceversion: str = ""
     sync: bool = False
     type: str = ""
-    low: int = 0
+    low: Integer = 0
 
 
 class MessageRoute(msgspec.Struct, omit_defaults=True, gc=False):

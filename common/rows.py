@@ -28,12 +28,19 @@ def execute_rows(cursor: _Executes, text: str, rows: Sequence[Sequence[Any]]) ->
     Arguments: ``cursor`` or connection of sqlite3; ``text`` with one ``VALUES (?, ...)``, the place of a row: an
     INSERT, or ``WHERE (a, b) IN (VALUES (?, ?))``; it has no other parameters. Raises what sqlite3 raises.
     """
-    at, size = 0, ROWS_MAX
+    at = 0
     while at < len(rows):
-        while size > len(rows) - at:  # in powers of two, so that few statements are ever prepared
-            size >>= 1
+        size = _size(len(rows) - at)
         cursor.execute(_for_rows(text, size), list(chain.from_iterable(rows[at : at + size])))
         at += size
+
+
+def _size(left: int) -> int:
+    """How many of ``left`` rows go into the next statement: its two highest bits, so that few are ever prepared."""
+    if left >= ROWS_MAX:
+        return ROWS_MAX
+    rest = max(left.bit_length() - 2, 0)
+    return left >> rest << rest
 
 
 @lru_cache(maxsize=512)

@@ -2,8 +2,9 @@
 
 The event loop queues operations; the thread takes all that wait (at most ``group_max``), does them in one transaction,
 and hands the outcome back: one hop to the thread and one back per *group*, however many operations it holds. While a
-group is being committed the next one gathers, so groups grow with the load and nothing waits when there is none. A
-small group that follows another closely waits a moment more: a commit costs as much as tens of operations do.
+group is being committed the next one gathers, so groups grow with the load and nothing waits when there is none. When
+nothing came meanwhile, but closely after, the small group that begins then waits a moment for company: a commit costs
+as much as tens of operations do. Where none comes, as when each operation is the answer to a commit, it stops waiting.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.001  # that a small group waits for company when another group has just ended
 CLOSELY_S = 0.002
 SMALL_GROUP = 64  # operations; a larger group does not wait
+HASTY_GROUPS = 16  # that go at once after one that waited in vain
 
 Op = TypeVar("Op")
 Out = TypeVar("Out")
@@ -75,6 +77,7 @@ class GroupWriter(Generic[Op, Out]):
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended_at = 0.0
+        self._hasty = 0  # groups that do not wait, of HASTY_GROUPS
         self.groups = 0
         self.retries = 0
 
@@ -113,14 +116,24 @@ class GroupWriter(Generic[Op, Out]):
         while True:
             self._wake.wait()
             self._wake.clear()
+            self._gather()
             while queue:
-                if len(queue) < SMALL_GROUP and time.monotonic() - self._ended_at < CLOSELY_S:
-                    time.sleep(GATHER_S)
                 group = [queue.popleft() for _ in range(min(len(queue), self._group_max))]
                 self._commit_group(group)
                 self._ended_at = time.monotonic()
             if self._stopping.is_set() and not queue:
                 return
+
+    def _gather(self) -> None:
+        waiting = len(self._queue)
+        if not waiting or waiting >= SMALL_GROUP or time.monotonic() - self._ended_at >= CLOSELY_S:
+            return
+        if self._hasty:
+            self._hasty -= 1
+            return
+        time.sleep(GATHER_S)
+        if len(self._queue) == waiting:
+            self._hasty = HASTY_GROUPS
 
     def _commit_group(self, group: list[Op]) -> None:
         backoff = Backoff(0.05, 5.0)

@@ -72,7 +72,7 @@ def pack(items: Sequence[Packed], count_max: int, bytes_max: int) -> list[Packed
     A rule's results keep their order. Few rules, or many results of each: one message per rule. Otherwise one message
     of a namespace carries results of several rules (P1.4), so the cost does not grow with the number of rules.
     """
-    if len(items) == 1:
+    if len(items) == 1 or count_max == 1:
         return list(items)
     of_one: defaultdict[tuple[str, str, CodecName, str], list[Packed]] = defaultdict(list)
     for key, item in zip(map(_SENDER, items), items, strict=True):  # all that is done for each item runs in C

@@ -162,6 +162,7 @@ class Spool:
         self._fold_again = 0  # the next row's id from which on folding is tried again
         self._inputs: set[str] = set()  # ids of what is journalled
         self._batch_bytes = self._window.batch_bytes
+        self._used = 0  # bytes of the file's pages
         self._put_off: list[Confirmation | Split] = []  # came while the queue was full; at most a window of them
         self.stats = SpoolStats(Epoch(0, ""), 1, 1, 0, 0)
 
@@ -330,7 +331,7 @@ class Spool:
         gone = self._confirmed(by_kind[Confirmation])
         wanted = sum(len(op.packed.body) + 64 for op in accepts)
         self._make_room(wanted)
-        room = self._quota - self._db.bytes_used() + sum(len(message.payload) for message in gone)
+        room = self._quota - self._used + sum([len(message.payload) for message in gone])
         held: list[Accept] = []
         if wanted > room:
             accepts, held = self._within(accepts, room)
@@ -380,7 +381,7 @@ class Spool:
         Each step is a transaction of its own, so the next one sees what it left.
         """
         for step in range(STEPS_MAX):
-            used = self._db.bytes_used()
+            used = self._used
             fits = used + wanted <= self._quota
             if not self._lanes.rows or used < self._settings.fold_from * self._quota or (fits and step):
                 return
@@ -403,12 +404,13 @@ class Spool:
         changes = attempt.changes
         try:
             self._db.apply(changes)
+            used = self._db.bytes_used()
         except StorageError:
             self._db.close()
             self._attempt = attempt
             raise
         self._lanes = self._lanes.after(changes, self._state)
-        self._state = changes.state
+        self._state, self._used = changes.state, used
         for key in changes.gone_messages:
             self._in_window.pop(key, None)
         self._in_window.update(((m.epoch.n, m.sequence), m) for m in changes.new_messages)
@@ -442,7 +444,7 @@ class Spool:
     def _promote_lanes(self, new: list[Packed], window: dict[tuple[int, int], Frozen], changes: Changes) -> None:
         """Freeze what the window has room for, of both lanes in turns; what of the ``new`` finds none waits."""
         state, lanes, fresh = changes.state, self._lanes.after(changes, self._state), self._packed(new)
-        through, room = state.backlog_through, self._has_room(window, state)
+        through, room = state.backlog_through, self._has_room(window, state, self._low(window, state))
         backlog = self._packed(self._oldest(0, through, window)) if room and lanes.backlog else []
         rows = self._oldest(through, state.next_row, window) if room and lanes.live else []
         live = self._packed(rows) + (fresh if len(rows) == lanes.live else [])
@@ -491,20 +493,21 @@ class Spool:
     def _packed(self, items: list[Packed]) -> list[Packed]:
         return pack(items, self._window.batch_results, self._batch_bytes) if items else []
 
-    def _has_room(self, window: dict[tuple[int, int], Frozen], state: State) -> bool:
-        return len(window) < self._window.window_messages and state.next_sequence <= self._low(window, state) + 63
+    def _has_room(self, window: dict[tuple[int, int], Frozen], state: State, low: int) -> bool:
+        return len(window) < self._window.window_messages and state.next_sequence <= low + 63
 
     def _promote(
         self, candidates: Iterable[Packed], window: dict[tuple[int, int], Frozen], changes: Changes
     ) -> list[Packed]:
         """Freeze as many ``candidates`` as the window takes (P5.4); returns those, which are always the first ones."""
         state, now = changes.state, int(self._clock.time() * 1000)
-        size = sum(len(message.payload) for message in window.values())
+        low, size = self._low(window, state), sum([len(message.payload) for message in window.values()])
         taken = []
         for packed in candidates:
-            if not self._has_room(window, state) or (window and size + len(packed.body) > self._window.window_bytes):
+            too_large = window and size + len(packed.body) > self._window.window_bytes
+            if too_large or not self._has_room(window, state, low):
                 break
-            sequence, low = state.next_sequence, self._low(window, state)
+            sequence = state.next_sequence
             taken.append(packed)
             try:
                 message = freeze(packed, state.epoch, sequence, low, root=self._root, node=self._node, timestamp=now)
@@ -531,7 +534,7 @@ class Spool:
         return next((sequence for n, sequence in window if n == state.epoch.n), state.next_sequence)
 
     def _load(self) -> State:
-        self._state = self._db.open()
+        self._state, self._used = self._db.open(), self._db.bytes_used()
         self._in_window = {(m.epoch.n, m.sequence): m for m in self._db.messages()}
         self._lanes = Lanes(*self._db.waiting(self._state.backlog_through))
         self._inputs = {item.id for item in self._db.inputs()}
@@ -548,7 +551,7 @@ class Spool:
             self._lanes.rows,
             len(self._in_window),
             len(self._inputs),
-            self._db.bytes_used(),
+            self._used,
             len(self._held),
             state.dead,
             state.dropped,

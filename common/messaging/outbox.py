@@ -48,6 +48,10 @@ class Outbox:
             return
         self._progress_at = self._clock.monotonic()
         self._done(packet, code)
+        if self._window.waiting:
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
         while self._connection and (following := self._window.next()):
             try:
                 self._hand_over(self._connection, following)

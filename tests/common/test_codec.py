@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from itertools import product
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from common import codec, message, models
 from common.errors import CodecError
 
 SPOTS = ["content", "unknown", "header"]
+RESULTS = models.ExecResult | list[models.ExecResult]
 
 
 def array(n: int) -> tuple[bytes, bytes]:
@@ -109,10 +112,65 @@ def test_p4_2_taken_by_both(case: str, spot: str) -> None:
 @pytest.mark.parametrize("case", BAD)
 def test_p4_2_refused_by_both(case: str, spot: str) -> None:
     """Beyond the bound both refuse it, also in a field that nobody reads."""
-    for raw in in_spot(BAD[case], spot):
+    for raw, kind in product(in_spot(BAD[case], spot), (Any, RESULTS)):
         with pytest.raises(CodecError) as caught:
-            codec.decode(raw)
+            codec.decode(raw, kind)
         assert caught.value.reason == "undecodable"
+
+
+def of_results(*details: str, **header: int) -> message.Message[Any]:
+    """A rulestatus message as an agent writes it, with an error detail for each result."""
+    found = message.new(operation="update", resource="node/a/b/rulestatus", content=[])
+    found.content = [models.ExecResult("a", "b", "FAIL", models.ErrorMsg(detail)) for detail in details]
+    found.header = msgspec.structs.replace(found.header, **header)
+    return found
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_p4_2_the_usual_message_is_decoded_once(name: codec.CodecName, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent of ours wrote is compared, not searched: checks cost less than the decode."""
+    monkeypatch.setattr(codec, "_check_json", pytest.fail)
+    monkeypatch.setattr(codec, "_unpack", pytest.fail)
+    sent = of_results("a", 'b "quoted" \\ [[[[', "ü😀", low=5)
+    assert codec.decode(codec.encode(sent, name), RESULTS) == sent
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+@pytest.mark.parametrize(
+    "sent",
+    [of_results("a\0"), of_results("a", timestamp=2**63), of_results("a", low=2**64 - 1), of_results(*"a" * 10_001)],
+    ids=["NUL", "above int64", "uint64 max", "10,001 results"],
+)
+def test_p4_2_a_message_in_its_one_form_is_held_to_the_limits(name: codec.CodecName, sent: Any) -> None:
+    """Also what is written exactly as we would write it is refused when its values are beyond a limit."""
+    with pytest.raises(CodecError) as caught:
+        codec.decode(codec.encode(sent, name), RESULTS, bytes_max=1 << 21)
+    assert caught.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_p4_2_ten_thousand_results_are_taken(name: codec.CodecName) -> None:
+    """At the bound a typed list is taken, and so is one of which the look at the commas tells nothing."""
+    for count in (3_000, 10_000):
+        sent = of_results(*"a" * count)
+        assert codec.decode(codec.encode(sent, name), RESULTS, bytes_max=1 << 21) == sent
+
+
+class Holder(msgspec.Struct):
+    """A type that holds itself: nothing bounds how deep."""
+
+    inner: Holder | None = None
+
+
+@pytest.mark.parametrize("name", ["json", "msgpack"])
+def test_p4_2_depth_of_a_type_that_holds_itself(name: codec.CodecName) -> None:
+    """33 levels are refused in a type of which values can be nested without end."""
+    value: Any = None
+    for _ in range(32):
+        value = Holder(value)
+    assert codec.decode_as(codec.encode(value, name), Holder) == value
+    with pytest.raises(CodecError):
+        codec.decode_as(codec.encode(Holder(value), name), Holder)
 
 
 @pytest.mark.parametrize("name", ["json", "msgpack"])

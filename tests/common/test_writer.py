@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from common.errors import DamageError, QueueFullError, StorageError
-from common.writer import GroupWriter
+from common.writer import HASTY_GROUPS, GroupWriter
 from tests.support.wait import eventually
 
 
@@ -79,6 +81,47 @@ async def test_groups_grow_while_a_commit_runs() -> None:
     store.open.set()
     await eventually(lambda: len(store.done) == 500)
     assert store.groups == [[0], list(range(1, 500))]
+    await writer.stop()
+
+
+class Clock:
+    """Stands still, so that each group follows closely; a nap calls ``meanwhile``."""
+
+    def __init__(self) -> None:
+        self.naps = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.naps += 1
+        self.meanwhile()
+
+
+async def test_a_small_group_waits_for_company_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while a small group waits is in it, and the next one waits, too."""
+    clock, store = Clock(), Store()
+    monkeypatch.setattr("common.writer.time", clock)
+    writer = store.writer()
+    for number in range(3):
+        clock.meanwhile = partial(writer.submit, -number)
+        writer.submit(number)
+        await eventually(lambda number=number: len(store.done) == 2 * number + 2)
+    assert store.groups == [[0, 0], [1, -1], [2, -2]]
+    await writer.stop()
+
+
+async def test_nothing_waits_where_no_company_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a wait in vain the next groups go at once; then one tries again."""
+    clock, store = Clock(), Store()
+    monkeypatch.setattr("common.writer.time", clock)
+    writer = store.writer()
+    for number in range(HASTY_GROUPS + 2):
+        writer.submit(number)
+        await eventually(lambda number=number: len(store.done) == number + 1)
+        assert clock.naps == (2 if number > HASTY_GROUPS else 1)
+    assert len(store.groups) == HASTY_GROUPS + 2
     await writer.stop()
 
 
