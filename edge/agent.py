@@ -23,7 +23,7 @@ from common.messaging.base import Link, Refused
 from common.messaging.mqtt import MqttLayer
 from common.messaging.transport import MqttLink
 from common.models import Confirmation, ControllerPresence, NodeStatus, Refusal
-from common.resource import DEFAULT_NAMESPACE, NODESTATUS, RULE, RULEENDPOINT, RULESTATUS, build_resource
+from common.resource import DEFAULT_NAMESPACE, LOSSRECORD, NODESTATUS, RULE, RULEENDPOINT, RULESTATUS, build_resource
 from common.settings import BrokerSettings
 from common.tasks import Tasks
 from common.version import VERSION
@@ -219,7 +219,7 @@ class Agent:
         content = message.content
         if (operation, kind) == (RESPONSE, RULESTATUS):
             self.uplink.confirmed(msgspec.convert(content, Confirmation))
-        elif (operation, kind) == (ERROR, RULESTATUS):
+        elif operation == ERROR and kind in (RULESTATUS, LOSSRECORD):
             self.uplink.refused(message.header.parent_msg_id, msgspec.convert(content, Refusal))
         elif kind in (RULE, RULEENDPOINT):
             self.downlink.take(message)

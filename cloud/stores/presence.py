@@ -53,9 +53,7 @@ _COLUMNS = nodes.columns.keys()
 _NEW_NODE = insert(nodes)
 _DELETE = delete(progress).where(*_IS)
 _REMEMBER = insert(retired)
-_BELOW = select(progress.c.n, progress.c.uuid, progress.c.ended).where(
-    progress.c.node == _OF, progress.c.n <= _N, progress.c.state != DOUBTFUL
-)
+_BELOW = select(progress).where(progress.c.node == _OF, progress.c.n <= _N, progress.c.state != DOUBTFUL)
 _TOO_OLD = delete(retired).where(retired.c.node == _OF, retired.c.n < _N)
 _ENDED = select(retired.c.ended).where(retired.c.node == _OF, retired.c.n == _N, retired.c.uuid == _UUID)
 _ANY_OLDER = select(retired.c.n).where(retired.c.node == _OF, retired.c.n <= _N).limit(1)
@@ -125,10 +123,12 @@ def _past(conn: Connection, node: str, counters: Collection[int]) -> set[Epoch]:
 
 def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
     """Return, and lock, what is known of a node's epochs."""
-    return {
-        Epoch(n, uuid): Held(Progress(mark, bits), state, session, ended)
-        for _, n, uuid, mark, bits, state, session, ended in _HELD.fetch(conn, {"of": node})
-    }
+    return dict(map(_known_of, _HELD.fetch(conn, {"of": node})))
+
+
+def _known_of(row: Any) -> tuple[Epoch, Held]:
+    _, n, uuid, mark, bits, state, session, ended = row
+    return Epoch(n, uuid), Held(Progress(mark, bits), state, session, ended)
 
 
 def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoch, Held]) -> None:
@@ -232,11 +232,18 @@ def _retire_unnamed(conn: Connection, claim: Claim, held: Mapping[Epoch, Held], 
         conn,
         claim.birth.node,
         [
-            (*epoch, what.ended)
+            (*epoch, _end(what))
             for epoch, what in sorted(normal.items())
             if epoch not in named and epoch.n < claim.epoch.n and (epoch.n < confirmed or not what.progress.highest)
         ],
     )
+
+
+def _end(what: Held) -> int:
+    """The first sequence of a retired epoch that its spool cannot have: all that it had was confirmed, or its birth
+    would name it. 0 for one that a person gave up.
+    """
+    return what.ended or (what.progress.highest + 1 if what.state == NORMAL else 0)
 
 
 def _raise(node: str, epoch: Epoch, seen: Progress, mark: int, at: float) -> list[Loss]:
@@ -316,6 +323,7 @@ def retire(conn: Connection, node: str, lowest_named: int, retired_through: int)
     through = min(lowest_named, confirmed[0][0] if confirmed else 0) - 1
     if through <= retired_through:
         return retired_through
-    _forget(conn, node, [tuple(row) for row in conn.execute(_BELOW, {"of": node, "n": through})])
+    below = map(_known_of, conn.execute(_BELOW, {"of": node, "n": through}))
+    _forget(conn, node, [(*epoch, _end(what)) for epoch, what in below])
     _SET_NODE.change(conn, {"of": node, "retired_through": through})
     return through

@@ -147,6 +147,24 @@ async def test_an_old_copy_is_told_by_a_counter_that_is_retired(tmp_path: Path) 
         assert await conflict(store) == ""
 
 
+async def test_a_later_spool_of_another_origin_does_not_silence_the_first(tmp_path: Path) -> None:
+    """P5.8: an agent that had another id before begins at a higher counter and names nothing of this node: what the
+    first one goes on to send is told as a conflict, not refused as late for ever. What came before is only late.
+    """
+    async with open_store(tmp_path) as store:
+        await take(store, born(epoch(1)))
+        await store.commit([status(n, of=epoch(1)) for n in (1, 2)])
+        assert await take(store, born(epoch(2, tail=9)))
+        await store.commit([status(1, of=epoch(2, tail=9))])
+        assert await take(store, born(epoch(3, tail=9), follows=f"{epoch(2, tail=9)}.2"))
+        assert (await store.commit([status(2, of=epoch(1))])).refused[0].reason == "stale_epoch"
+        assert await conflict(store) == ""
+        assert (await store.commit([status(3, of=epoch(1))])).refused[0].reason == "conflict"
+        assert f"message 3 of epoch {epoch(1)} comes" in await conflict(store)
+        assert await totals(store) == (3, 0)
+        assert [loss.epoch for loss in await store.losses(kind="restored_copy")] == [str(epoch(1))]
+
+
 async def test_an_old_copy_shows_itself_by_its_first_message(tmp_path: Path) -> None:
     """P5.8: a birth with a lower counter may be late; a message of an epoch that the known spool never had is proof."""
     old = epoch(2, tail=5)

@@ -214,7 +214,7 @@ async def test_an_epoch_below_the_named_and_confirmed_is_retired(tmp_path: Path)
         assert not (await store.commit([status(2)])).refused  # named as previous: still open
         await store.presence(birth(3), epoch(3), AT)
         assert (await store.nodes())[0].retired_through == 1  # the highest confirmed is 2
-        outcome = await store.commit([status(3), status(1)])
+        outcome = await store.commit([status(2), status(1)])
         assert [refused.reason for refused in outcome.refused] == ["stale_epoch"] * 2
         await store.commit([status(1, of=epoch(3))])
         assert (await store.nodes())[0].retired_through == 2

@@ -1,4 +1,6 @@
-"""An agent against a real broker: a clean stop, two names of one broker, and a rule whose filter changed (P5.3)."""
+"""An agent against a real broker: a clean stop, two names of one broker, a rule whose filter changed (P5.3), and what
+the cloud refuses (P5.9).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from common import message as messages
+from common.message import ERROR
 from common.messaging.base import Subscription
 from common.messaging.transport import MqttLink
+from common.models import Refusal
+from common.resource import LOSSRECORD, RULESTATUS, build_resource
 from common.settings import BrokerSettings
 from edge.agent import Agent
 from edge.settings import EdgeSettings, Settings
@@ -120,3 +128,14 @@ async def test_journalled_input_waits_for_the_connection_after_a_restart(mosquit
     await eventually(lambda: agent.spool.stats.accepted == 1)
     assert agent.status.outcomes == {("delivered", ""): 1}
     await agent.stop()
+
+
+@pytest.mark.parametrize("kind", [RULESTATUS, LOSSRECORD])
+async def test_a_refusal_reaches_the_uplink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    """P5.8, P5.9: results and loss records travel in one order, and a refusal of either is dealt with."""
+    agent = Agent(Settings(data_dir=str(tmp_path / "data"), edge=EdgeSettings(node="edge-1")))
+    heard: list[tuple[str, Refusal]] = []
+    monkeypatch.setattr(agent.uplink, "refused", lambda msg_id, refusal: heard.append((msg_id, refusal)))
+    resource = build_resource("edge-1", "default", kind, "one")
+    agent._take(messages.new("m1", operation=ERROR, resource=resource, content={"reason": "conflict"}))
+    assert heard == [("m1", Refusal("conflict"))]
