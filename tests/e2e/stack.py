@@ -178,6 +178,11 @@ class Device:
     async def __aexit__(self, *exc: object) -> None:
         await self._link.stop()
 
+    def send(self, topic: str, payloads: list[bytes]) -> None:
+        """Publish all payloads at QoS 0."""
+        for payload in payloads:
+            self._link.publish(topic, payload, qos=0)
+
     async def publish(self, topic: str, payloads: list[bytes], *, at_once: int = 50, pause_s: float = 0.0) -> None:
         """Publish all payloads; returns when the broker has confirmed each."""
         todo = list(reversed(payloads))

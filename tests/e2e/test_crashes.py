@@ -141,5 +141,8 @@ async def test_summed_up_executions_survive_kills(tmp_path: Path):
         await stack.settled(count)
         accepted = await stack.settled(1)
         assert await stack.counts() == {"relay": accepted}
+        device.send("devices/d1/telemetry", [b"together"] * at_once)  # what was slow and journalled has a result each
+        await stack.settled(accepted + at_once)
+        assert await stack.counts() == {"relay": accepted + at_once}
         assert any(row["count"] > 1 for row in await stack.of_cloud("get.results", limit=5000))
     await broker.stop()

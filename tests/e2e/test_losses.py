@@ -96,7 +96,7 @@ async def test_damaged_spool_shows_as_a_loss_in_the_cloud(mosquitto: Mosquitto, 
         await device.publish("devices/d1/telemetry", [b"2"] * 5)
 
         async def told() -> bool:
-            _, text = await _cli(stack, "get", "losses")
+            _, text = await _cli(stack, "get", "losses", "-o", "wide")
             return "set_aside" in text and "spool.db.damaged-" in text
 
         await eventually(told, timeout=20)

@@ -85,11 +85,11 @@ async def test_the_command(tmp_path: Path) -> None:
     """All findings on standard output with exit code 1; 0 when there are none; 2 when nothing is named."""
     (tmp_path / "rules.yaml").write_text(WRONG)
     code, out, err = await result_of(tmp_path, "check", "-f", "rules.yaml", "-f", str(ROOT / "examples/relay.yaml"))
-    assert (code, err) == (1, "")
+    assert (code, "name that file with -f as well" in err) == (1, True)
     assert "rules.yaml:12: Rule default/hot: target 'buss' is no RuleEndpoint" in out
     assert "PC-PARSE-OPERAND" in out
     code, out, err = await result_of(tmp_path, "check", "-f", "none.yaml")
-    assert (code, out, err) == (1, "none.yaml: cannot read it: No such file or directory\n", "")
+    assert (code, out, "none.yaml is not there" in err) == (2, "", True)
     (tmp_path / "rules.yaml").write_text(RULE)
     code, out, err = await result_of(tmp_path, "check", "-f", ".")
     assert (code, out, err) == (0, "2 rules and endpoints, nothing to say\n", "")
