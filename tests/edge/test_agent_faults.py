@@ -62,13 +62,13 @@ async def test_clean_stop_settles_what_is_durable(mosquitto: Mosquitto, tmp_path
         link.on_message = lambda packet: delivered.append(packet.payload)
         link.subscribe([Subscription("out/a")])
         async with running(of) as agent:
-            apply = agent.spool._db.apply
+            apply = agent.spool._committer.db.apply
 
             def slowly(changes) -> None:
                 time.sleep(0.2)  # on the writer's thread: a disk that takes its time
                 apply(changes)
 
-            agent.spool._db.apply = slowly
+            agent.spool._committer.db.apply = slowly
             link.publish("in/a", b"1")
             await eventually(lambda: agent.status.outcomes)
         async with running(of) as agent:

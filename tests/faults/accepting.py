@@ -46,9 +46,9 @@ class _Life:
 
     async def live(self) -> None:
         left, inputs = self.spool.open()
-        assert self.spool._db._db is not None
-        self.spool._db._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        self.spool._db._db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        assert self.spool._committer.db._db is not None
+        self.spool._committer.db._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        self.spool._committer.db._db.execute(f"PRAGMA synchronous = {self._synchronous}")
         self.spool.start()
         self._send(left)
         self._open = [item.id for item in inputs]

@@ -145,7 +145,7 @@ async def _goes_on(collected: Collected) -> None:
     await eventually(lambda: collected.durable == ["more"] and not collected.spool._writer.waiting)
     await collected.spool.stop()
     assert not collected.fatal
-    db = SpoolDb(collected.spool._db._path, NODE, ROOT)
+    db = SpoolDb(collected.spool._committer.db._path, NODE, ROOT)
     db.open()
     assert len(db.messages()) + sum(db.waiting(0)) >= 1
     db.oldest_results(1 << 30, 0, 1 << 62)

@@ -24,9 +24,11 @@ from common.models import Confirmation, Epoch, NodeBirth
 from common.resource import RULESTATUS, build_resource
 from edge import lanes
 from edge.batching import Frozen
+from edge.committing import Committer
 from edge.lanes import Lanes
-from edge.spool import Accept, Spool
+from edge.spool import Spool
 from edge.spooldb import Changes, Input, SpoolDb, State
+from edge.spoolops import Accept
 from edge.uplink import Uplink, _Sending
 from tests.simulation import controller
 from tests.simulation.disk import Disk
@@ -225,52 +227,57 @@ def delete_on_puback(stack: ExitStack) -> None:
 def epoch_reused(stack: ExitStack) -> None:
     """A restart goes on with the epoch of before and begins again at sequence 1."""
 
-    def reusing(self: Spool) -> tuple[list[Frozen], list[Input]]:
+    def reusing(self: Committer) -> tuple[list[Frozen], list[Input]]:
         state = self._load()
         epoch = state.epoch if state.epoch.n else Epoch(1, new_id())
         begun = structs.replace(state, epoch=epoch, next_sequence=1, commits=state.commits + 1)
-        self._db.apply(Changes(begun))
+        self.db.apply(Changes(begun))
         self._state = begun
-        self.stats = self._account()
-        return list(self._in_window.values()), self._db.inputs()
+        return list(self._in_window.values()), self.db.inputs()
 
-    stack.enter_context(_replaced(Spool, open=reusing))
+    stack.enter_context(_replaced(Committer, open=reusing))
 
 
 @_mutant
 def no_bound_of_64(stack: ExitStack) -> None:
     """Sequences run ahead of the lowest unconfirmed one without a bound."""
 
-    def boundless(self: Spool, window: dict[tuple[int, int], Frozen], state: State) -> bool:
+    def boundless(self: Committer, window: dict[tuple[int, int], Frozen], state: State, low: int) -> bool:
         return len(window) < self._window.window_messages
 
-    stack.enter_context(_replaced(Spool, _has_room=boundless))
+    stack.enter_context(_replaced(Committer, _has_room=boundless))
 
 
 @_mutant
 def sequences_with_gaps(stack: ExitStack) -> None:
     """A commit that failed has used up its sequences."""
-    load = Spool._load
+    load = Committer._load
 
-    def burning(self: Spool) -> State:
+    def burning(self: Committer) -> State:
         state = load(self)
         if self._attempt is not None and state.commits < self._attempt.changes.state.commits:
             state.next_sequence = self._attempt.changes.state.next_sequence
         return state
 
-    stack.enter_context(_replaced(Spool, _load=burning))
+    stack.enter_context(_replaced(Committer, _load=burning))
 
 
 @_mutant
 def publish_before_commit(stack: ExitStack) -> None:
     """Messages are published while their transaction is still under way."""
-    plan = Spool._plan
+    make = Spool.__init__
 
-    def hasty(self: Spool, changes: Changes, *args: Any) -> None:
-        plan(self, changes, *args)
-        self._on_frozen(list(changes.new_messages))
+    def hasty(self: Spool, *args: Any, **more: Any) -> None:
+        make(self, *args, **more)
+        plan = self._committer._plan
 
-    stack.enter_context(_replaced(Spool, _plan=hasty))
+        def planned(changes: Changes, *rest: Any) -> None:
+            plan(changes, *rest)
+            self._on_frozen(list(changes.new_messages))
+
+        self._committer._plan = planned  # type: ignore[method-assign]
+
+    stack.enter_context(_replaced(Spool, __init__=hasty))
 
 
 @_mutant
@@ -301,15 +308,15 @@ def commit_without_sync(stack: ExitStack) -> None:
 @_mutant
 def unknown_commit_repeated(stack: ExitStack) -> None:
     """A commit that reported an error is repeated without a look at whether it happened."""
-    commit = Spool._commit
+    commit = Committer.commit
 
-    def blind(self: Spool, group: Any) -> Any:
+    def blind(self: Committer, group: Any) -> Any:
         if self._attempt is not None:
             self._load()
             self._attempt = None
         return commit(self, group)
 
-    stack.enter_context(_replaced(Spool, _commit=blind))
+    stack.enter_context(_replaced(Committer, commit=blind))
 
 
 @_mutant
@@ -326,9 +333,9 @@ def inputs_forgotten(stack: ExitStack) -> None:
 @_mutant
 def order_lost_in_batches(stack: ExitStack) -> None:
     """New results overtake those of their own lane."""
-    plan = Spool._plan
+    plan = Committer._plan
 
-    def overtaking(self: Spool, changes: Changes, accepts: list[Accept], *args: Any) -> None:
+    def overtaking(self: Committer, changes: Changes, accepts: list[Accept], *args: Any) -> None:
         lanes = self._lanes
         if accepts:
             self._lanes = Lanes(lanes.backlog)
@@ -337,7 +344,7 @@ def order_lost_in_batches(stack: ExitStack) -> None:
         finally:
             self._lanes = lanes
 
-    stack.enter_context(_replaced(Spool, _plan=overtaking))
+    stack.enter_context(_replaced(Committer, _plan=overtaking))
 
 
 @_mutant

@@ -159,7 +159,7 @@ class Outage:
         self._be_offline()
         self._drain()
         self._check()
-        self._spool._db.close()
+        self._spool._committer.db.close()
         self.account.took_s = time.perf_counter() - began
         return self.account
 
@@ -191,7 +191,7 @@ class Outage:
         """Kill the node with results that it has not accepted yet, and start it again, disconnected."""
         self._record()
         self._link.connected = False
-        self._spool._db.close()
+        self._spool._committer.db.close()
         self.account.kills += 1
         self._boot()
 

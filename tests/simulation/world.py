@@ -18,8 +18,8 @@ from common.clock import ManualClock
 from common.errors import StorageError
 from common.messaging.base import Inbound
 from common.topics import UP
+from edge.committing import PAGES_SPARE
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spool import PAGES_SPARE
 from edge.spooldb import PAGE_BYTES
 from tests.simulation.broker import Broker, SimLink
 from tests.simulation.controller import NAME, Controller
