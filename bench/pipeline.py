@@ -30,7 +30,7 @@ from tests.support.brokers import Broker, Embedded, Mosquitto
 RULES = 20
 FAILING = Ending(FAILED, "target_status_500", "the target answered 500 Internal Server Error", "target")
 OK = Ending(DELIVERED)
-AHEAD = 128  # unconfirmed results, one by one: a window that flies, and the next
+AHEAD = 512  # unconfirmed results, one by one: a window that flies, and the next
 
 
 def agent_settings(url: str, data: str, node: str, batch: int, protocol: str) -> Settings:

@@ -1,10 +1,10 @@
-"""Which sequences of an epoch are committed: a mark and a window of 64 above it (protocol P5.7). Pure values."""
+"""Which sequences of an epoch are committed: a mark and a window above it (protocol P5.7). Pure values."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-WINDOW = 64  # sequences above the mark that may be committed out of order; also the edge's window (P5.4)
+from common.models import WINDOW
 
 
 class Sight(Enum):
@@ -18,14 +18,19 @@ class Sight(Enum):
 class Progress:
     """Everything up to ``mark`` is committed, and what ``bits`` says above it.
 
-    Bit i stands for the sequence ``mark + 2 + i``. ``mark + 1`` needs no bit, because seeing it moves the mark; so the
-    window of 64 fits the 63 bits that every database has in a signed integer.
+    Bit i of ``bits`` stands for the sequence ``mark + 2 + i``: ``mark + 1`` needs none, because seeing it moves the
+    mark. A store keeps them as ``above``, hexadecimal and empty when there are none: no database has so long integers.
     """
 
     __slots__ = ("bits", "mark")
 
-    def __init__(self, mark: int = 0, bits: int = 0) -> None:
-        self.mark, self.bits = mark, bits
+    def __init__(self, mark: int = 0, above: str = "") -> None:
+        self.mark, self.bits = mark, int(above, 16) if above else 0
+
+    @property
+    def above(self) -> str:
+        """What is committed above the mark, as a store keeps it."""
+        return f"{self.bits:x}" if self.bits else ""
 
     def see(self, sequence: int) -> Sight:
         """Take one sequence (from 1) and say whether it is new, seen or beyond. Only NEW changes anything."""

@@ -16,6 +16,7 @@ SUCCESS, FAIL = "SUCCESS", "FAIL"
 ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's zero time, what Error.Timestamp says on success
 DETAIL_BYTES_MAX = 2048  # of an error detail (P8.1); longer is cut
 SEQUENCE_MAX = 2**63 - 1
+WINDOW = 256  # messages of one epoch that may be without a confirmation, and that one may come ahead of (P5.4, P5.7)
 UIDS_MAX = 64  # that a refusal names; further ones are refused when the rest comes
 
 # Outcomes (flow F5).
@@ -123,7 +124,7 @@ class Confirmation(msgspec.Struct, omit_defaults=True):
 
     epoch: str
     through: Count
-    also: Annotated[list[int], Meta(max_length=64)] = []
+    also: Annotated[list[int], Meta(max_length=WINDOW)] = []
 
 
 class Refusal(msgspec.Struct, omit_defaults=True):
@@ -179,7 +180,7 @@ class NodeBirth(msgspec.Struct, omit_defaults=True):
     epoch: str
     online: bool
     session: Count = 0
-    previous: Annotated[list[str], Meta(max_length=64)] = []
+    previous: Annotated[list[str], Meta(max_length=WINDOW)] = []
     follows: Short = ""
     next_sequence: Count = 0
     low: Count = 0

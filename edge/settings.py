@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from common.models import WINDOW
 from common.resource import check_node_id
 from common.rulesync import ITEMS_MAX
 from common.settings import BrokerSettings, SharedSettings
@@ -42,8 +43,9 @@ class UplinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How results travel to the cloud (protocol P5.4 to P5.6)."""
 
     window_messages: Annotated[
-        int, Meta(ge=1, le=64, description="Messages frozen and not yet confirmed; the cloud accepts no more than 64.")
-    ] = 64
+        int,
+        Meta(ge=1, le=WINDOW, description="Messages frozen and not yet confirmed; the cloud accepts no more than 256."),
+    ] = WINDOW
     window_bytes: Annotated[int, Meta(ge=1 << 17, description="Bytes frozen and not yet confirmed.")] = 1 << 20
     batch_results: Annotated[
         int, Meta(ge=1, le=256, description="Most results in one message; 1 sends each alone.")

@@ -26,8 +26,10 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     readers: Annotated[int, Meta(ge=1, le=32, description="Connections, and threads, for reads.")] = 2
     epochs_per_node_max: Annotated[
         int,
-        Meta(ge=65, description="Epochs of a node that are not retired (a birth names at most 64); more are refused."),
-    ] = 128
+        Meta(
+            ge=257, description="Epochs of a node that are not retired (a birth names at most 256); more are refused."
+        ),
+    ] = 320
     losses_per_node_max: Annotated[
         int, Meta(ge=1, description="Loss records kept per node; further ones are added up, one sum per kind (P5.8).")
     ] = 10_000

@@ -5,7 +5,7 @@ Several controllers may start at the same moment: SQLite's transaction holds the
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Table, func, insert, select, update
 from sqlalchemy.schema import CreateColumn
 
 from cloud.stores.tables import SCHEMA_VERSION, counters, dead_letters, metadata, nodes, progress, schema
@@ -20,6 +20,9 @@ _ADDED = {
     ),
     3: (nodes.c.retired_at, nodes.c.added_labels, nodes.c.chosen_for, nodes.c.rules_revision),
 }  # fmt: skip
+
+_REMADE = {4: counters, 5: progress}  # tables whose key or columns a version changed
+_HEX = {"postgresql": "to_hex(bits)", "sqlite": "printf('%x', bits)"}
 
 
 def migrate(conn: Connection) -> int:
@@ -42,14 +45,27 @@ def migrate(conn: Connection) -> int:
         for column in _ADDED.get(version, ()):
             definition = CreateColumn(column).compile(dialect=conn.dialect)
             conn.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
-    conn.exec_driver_sql("ALTER TABLE counters RENAME TO counters_by_rule_and_node")  # their key before version 4
+    remade = [table for version, table in _REMADE.items() if version > found]
+    for table in remade:
+        conn.exec_driver_sql(f"ALTER TABLE {table.name} RENAME TO older_{table.name}")
     metadata.create_all(conn)
-    columns = ", ".join(f'"{column.name}"' for column in counters.columns)
-    conn.exec_driver_sql(f"INSERT INTO counters ({columns}) SELECT {columns} FROM counters_by_rule_and_node")
-    conn.exec_driver_sql("DROP TABLE counters_by_rule_and_node")
+    for table in remade:
+        _copy(conn, table)
     conn.exec_driver_sql("DROP TABLE IF EXISTS counter_rows")
     for table in (dead_letters,):  # create_all gives indexes only to tables that it makes
         for index in table.indexes:
             index.create(conn, checkfirst=True)
     conn.execute(update(schema).values(version=SCHEMA_VERSION))
     return SCHEMA_VERSION
+
+
+def _copy(conn: Connection, table: Table) -> None:
+    """Fill a table that was made anew from what it was before, and drop that."""
+    names = [f'"{column.name}"' for column in table.columns]
+    values = list(names)
+    if table is progress:  # before version 5 what is committed above the mark was one integer
+        values[names.index('"above"')] = f"CASE WHEN bits = 0 THEN '' ELSE {_HEX[conn.dialect.name]} END"
+    conn.exec_driver_sql(
+        f"INSERT INTO {table.name} ({', '.join(names)}) SELECT {', '.join(values)} FROM older_{table.name}"
+    )
+    conn.exec_driver_sql(f"DROP TABLE older_{table.name}")

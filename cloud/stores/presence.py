@@ -45,7 +45,7 @@ _PAST = Prepared(
 _SET_NODE = Prepared(update(nodes).where(nodes.c.node == _OF))
 _CONFIRMED = Prepared(
     select(progress.c.n)
-    .where(progress.c.node == _OF, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.bits > 0))
+    .where(progress.c.node == _OF, progress.c.state == NORMAL, (progress.c.mark > 0) | (progress.c.above != ""))
     .order_by(progress.c.n.desc())
     .limit(1)
 )
@@ -127,14 +127,14 @@ def read_held(conn: Connection, node: str) -> dict[Epoch, Held]:
 
 
 def _known_of(row: Any) -> tuple[Epoch, Held]:
-    _, n, uuid, mark, bits, state, session, ended = row
-    return Epoch(n, uuid), Held(Progress(mark, bits), state, session, ended)
+    _, n, uuid, mark, above, state, session, ended = row
+    return Epoch(n, uuid), Held(Progress(mark, above), state, session, ended)
 
 
 def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoch, Held]) -> None:
     """Insert or replace these epochs' rows."""
     rows = [
-        (node, *epoch, what.progress.mark, what.progress.bits, what.state, what.session, what.ended)
+        (node, *epoch, what.progress.mark, what.progress.above, what.state, what.session, what.ended)
         for epoch, what in sorted(held.items())
     ]
     if rows:
@@ -144,7 +144,7 @@ def write_held(conn: Connection, dialect_insert: Any, node: str, held: dict[Epoc
 @cache
 def _upsert(dialect_insert: Any) -> Bulk:
     statement = dialect_insert(progress)
-    changes = {name: statement.excluded[name] for name in ("mark", "bits", "state", "session", "ended")}
+    changes = {name: statement.excluded[name] for name in ("mark", "above", "state", "session", "ended")}
     upsert = statement.on_conflict_do_update(index_elements=["node", "n", "uuid"], set_=changes)
     return Bulk(upsert, progress.columns.keys())
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 _Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER makes SQLite number the rows itself
@@ -61,7 +61,7 @@ progress = Table(
     Column("n", BigInteger, primary_key=True, autoincrement=False),
     Column("uuid", String(36), primary_key=True),
     Column("mark", BigInteger, nullable=False),
-    Column("bits", BigInteger, nullable=False),
+    Column("above", String(64), nullable=False),  # what is committed above the mark: ``cloud.progress.Progress``
     Column("state", Integer, nullable=False, server_default="0"),  # NORMAL, DOUBTFUL or REPLACED
     Column("session", BigInteger, nullable=False, server_default="0"),  # the highest that was born
     Column("ended", BigInteger, nullable=False, server_default="0"),  # its next sequence when a later epoch began

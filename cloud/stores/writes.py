@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, ColumnDefault, Connection, Table, bindparam, 
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cloud.counting import TOTAL_MAX, CounterKey, Effects, Tally
-from cloud.progress import WINDOW, Progress, Sight
+from cloud.progress import Progress, Sight
 from cloud.stores import conflicts, presence
 from cloud.stores.base import (
     BEYOND_WINDOW,
@@ -39,7 +39,7 @@ from cloud.stores.owners import Owners
 from cloud.stores.presence import Origin
 from cloud.stores.rings import Rings, saturating
 from cloud.stores.tables import DOUBTFUL, NORMAL, REPLACED, counters, nodes, progress
-from common.models import Epoch
+from common.models import WINDOW, Epoch
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Statements:
         insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
         touch = _upsert(insert, nodes, ("node",), lambda new: {"last_seen": new.last_seen})
         self.touch = Bulk(touch, ("node", *_NEW_NODE, *_SEEN))
-        moved = _upsert(insert, progress, ("node", "n", "uuid"), lambda new: {"mark": new.mark, "bits": new.bits})
-        self.progress = Bulk(moved, ("node", "n", "uuid", "mark", "bits"))
+        moved = _upsert(insert, progress, ("node", "n", "uuid"), lambda new: {"mark": new.mark, "above": new.above})
+        self.progress = Bulk(moved, ("node", "n", "uuid", "mark", "above"))
         upsert = _upsert(insert, counters, tuple(counters.primary_key.columns.keys()), _add_tally)
         self.counters = Bulk(upsert, counters.columns.keys())
         self.nodes = (
@@ -192,8 +192,8 @@ class StatusCommit:
         self._present = {
             row.node: (Epoch(row.epoch_n, row.epoch_uuid), row.born_n) for row in self._nodes.values() if row.epoch_n
         }
-        for node, n, uuid, mark, bits, state, session, ended in self._statements.held.fetch(self._conn, names):
-            seen = self._progress[node, n, uuid] = Progress(mark, bits)
+        for node, n, uuid, mark, above, state, session, ended in self._statements.held.fetch(self._conn, names):
+            seen = self._progress[node, n, uuid] = Progress(mark, above)
             if state != NORMAL or ended:
                 self._odd[node, n, uuid] = Held(seen, state, session, ended)
             if state == NORMAL:
@@ -329,7 +329,7 @@ class StatusCommit:
         rows = []
         for node, n, uuid in sorted(self._touched):
             seen = self._progress[node, n, uuid]
-            rows.append((node, n, uuid, seen.mark, seen.bits))
+            rows.append((node, n, uuid, seen.mark, seen.above))
         if rows:
             self._statements.progress.execute(self._conn, rows)
         if self._deltas:

@@ -295,7 +295,7 @@ INSERT INTO counters VALUES ('default', 'overheat', 'edge-1', '', 'SUCCESS', 'de
 INSERT INTO dead_letters VALUES (3, 'edge-1', 't', 'undecodable', 'd', 'ab', 1, x'00', 5);
 INSERT INTO nodes VALUES ('edge-1', 1, 2, '0193aaaa-0000-7000-8000-000000020000', 2, 1, '0.1', '', '{}',
   '{"accepted":7,"confirmed":7}', 1, 2, 1, 1, 4, 0, 0, '');
-INSERT INTO progress VALUES ('edge-1', 2, '0193aaaa-0000-7000-8000-000000020000', 7, 0);
+INSERT INTO progress VALUES ('edge-1', 2, '0193aaaa-0000-7000-8000-000000020000', 7, 20);
 """
 
 
@@ -307,8 +307,8 @@ async def test_a_store_of_version_1_is_brought_up_to_date(tmp_path: Path) -> Non
     conn.close()
     for again in range(2):
         async with open_store(tmp_path) as store:
-            outcome = await store.commit([status(7, of=epoch(2))])
-            assert (outcome.new, outcome.duplicate) == (0, 1)
+            outcome = await store.commit([status(sequence, of=epoch(2)) for sequence in (7, 11, 13)])
+            assert (outcome.new, outcome.duplicate, outcome.confirmed[0].also) == (0, 3, [11, 13])
             assert await totals(store) == (7, 0)
             (row,) = await store.nodes()
             assert (row.epoch, row.retired_through, row.cloud_lost) == (str(epoch(2)), 1, 4)
@@ -329,6 +329,8 @@ async def test_a_store_of_version_2_is_brought_up_to_date(tmp_path: Path) -> Non
             conn.execute(f"DROP TABLE {table}")
         for column in ("retired_at", "added_labels", "chosen_for", "rules_revision"):
             conn.execute(f"ALTER TABLE nodes DROP COLUMN {column}")
+        conn.execute("ALTER TABLE progress ADD COLUMN bits BIGINT NOT NULL DEFAULT 0")
+        conn.execute("ALTER TABLE progress DROP COLUMN above")
         conn.execute("DROP INDEX counters_by_rule")
         conn.execute("UPDATE fieldpost_schema SET version = 2")
     conn.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.progress import WINDOW, Progress, Sight
+from cloud.progress import Progress, Sight
+from common.models import WINDOW
 
 sequences = st.integers(1, 200)
 
@@ -63,31 +64,31 @@ def test_raising_the_mark_agrees_with_the_set(steps: list[tuple[bool, int]]) -> 
         else:
             assert progress.see(value) is model.see(value)
         assert (progress.mark, progress.also()) == (model.mark, model.also())
-        restored = Progress(progress.mark, progress.bits)
+        restored = Progress(progress.mark, progress.above)
         assert restored.also() == model.also()
 
 
 @given(st.permutations(list(range(1, WINDOW + 1))))
 def test_a_full_window_in_any_order_ends_at_its_mark(order: list[int]) -> None:
-    """All 64 of the window, in whatever order: each new once, and nothing is left above the mark."""
+    """All of the window, in whatever order: each new once, and nothing is left above the mark."""
     progress = Progress()
     assert [progress.see(each) for each in order] == [Sight.NEW] * WINDOW
     assert (progress.mark, progress.bits) == (WINDOW, 0)
 
 
-def test_the_window_is_64_and_fits_a_signed_integer() -> None:
-    """Sequence mark + 64 is taken, mark + 65 is beyond; the bits stay below 2**63 (every database's BIGINT)."""
+def test_the_window_is_256_and_fits_its_column() -> None:
+    """Sequence mark + 256 is taken, mark + 257 is beyond; what a store keeps of it has at most 64 characters."""
     progress = Progress(100)
-    assert progress.see(165) is Sight.BEYOND
-    for sequence in range(102, 165):
+    assert progress.see(357) is Sight.BEYOND
+    for sequence in range(102, 357):
         assert progress.see(sequence) is Sight.NEW
-    assert progress.bits == 2**63 - 1
+    assert (len(progress.above), progress.highest) == (64, 356)
     assert progress.see(101) is Sight.NEW
-    assert (progress.mark, progress.bits) == (164, 0)
+    assert (progress.mark, progress.above) == (356, "")
 
 
 def test_a_hostile_low_costs_nothing() -> None:
     """A low of nearly 2**63 moves the mark without a shift by as much."""
-    progress = Progress(5, 0b11)
+    progress = Progress(5, "3")
     assert progress.raise_to(2**62) == 2**62 - 5 - 2
     assert progress.also() == []

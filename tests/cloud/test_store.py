@@ -97,14 +97,14 @@ async def test_a_gap_is_confirmed_with_single_later_ones(tmp_path: Path) -> None
 
 
 async def test_beyond_the_window_is_refused(tmp_path: Path) -> None:
-    """More than 64 above the mark is refused, not counted, and accepted once the gap has closed (P5.7)."""
+    """More than a window above the mark is refused, not counted, and accepted once the gap has closed (P5.7)."""
     async with open_store(tmp_path) as store:
-        outcome = await store.commit([status(65)])
+        outcome = await store.commit([status(257)])
         assert [refused.reason for refused in outcome.refused] == ["beyond_window"]
         assert await totals(store) == (0, 0)
-        outcome = await store.commit([status(1), status(65)])
+        outcome = await store.commit([status(1), status(257)])
         assert not outcome.refused
-        assert outcome.confirmed[0].also == [65]
+        assert outcome.confirmed[0].also == [257]
 
 
 async def test_a_restart_keeps_counts_and_progress(tmp_path: Path) -> None:
@@ -288,8 +288,8 @@ async def test_retired_epochs_are_remembered_within_a_bound(tmp_path: Path, monk
 
 async def test_too_many_epochs_are_refused(tmp_path: Path) -> None:
     """A node cannot fill the store with epochs: above the bound new ones are refused and counted."""
-    async with open_store(tmp_path, epochs_per_node_max=65) as store:
-        outcome = await store.commit([status(1, of=epoch(n)) for n in range(1, 68)])
+    async with open_store(tmp_path, epochs_per_node_max=257) as store:
+        outcome = await store.commit([status(1, of=epoch(n)) for n in range(1, 260)])
         assert [refused.reason for refused in outcome.refused] == ["too_many_epochs"] * 2
         assert (await store.nodes())[0].refused == 2
 
@@ -316,7 +316,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         conn.execute("UPDATE fieldpost_schema SET version = 99")
     conn.close()
     store = SqlStore(f"sqlite:///{tmp_path / 'cloud.db'}", StoreSettings())
-    with pytest.raises(StorageError, match="has schema version 99, this program knows 4"):
+    with pytest.raises(StorageError, match="has schema version 99, this program knows 5"):
         await store.start()
     await store.stop()
 

@@ -90,7 +90,7 @@ def check(directory: Path) -> int:
             assert not said, "confirmed, and there are no tables"
             return 0
         seen = {
-            node: _sequences(mark, bits) for node, mark, bits in raw.execute("SELECT node, mark, bits FROM progress")
+            node: _sequences(mark, above) for node, mark, above in raw.execute("SELECT node, mark, above FROM progress")
         }
         counts = {
             (node, result): count
@@ -108,5 +108,5 @@ def check(directory: Path) -> int:
     return len(said)
 
 
-def _sequences(mark: int, bits: int) -> set[int]:
-    return set(range(1, mark + 1)) | set(Progress(mark, bits).also())
+def _sequences(mark: int, above: str) -> set[int]:
+    return set(range(1, mark + 1)) | set(Progress(mark, above).also())

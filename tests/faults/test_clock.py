@@ -128,7 +128,7 @@ async def _saw_the_jump(stack: Pipeline, side: str, jumps: tuple[int, ...]) -> N
 def _is_dense(stack: Pipeline) -> None:
     """Every epoch ended without a gap."""
     with sqlite3.connect(f"file:{stack.cloud_dir / 'cloud.db'}?mode=ro", uri=True) as raw:
-        rows = list(raw.execute("SELECT n, mark, bits, state FROM progress"))
+        rows = list(raw.execute("SELECT n, mark, above, state FROM progress"))
     raw.close()
     assert rows
-    assert all((bits, state) == (0, 0) for _, _, bits, state in rows)
+    assert all((above, state) == ("", 0) for _, _, above, state in rows)

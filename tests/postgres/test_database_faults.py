@@ -129,7 +129,9 @@ async def test_controllers_that_start_together_make_one_schema(postgres_schemas:
 
 
 # What takes a database back to an older version of the schema.
+_SINCE_4 = ("ALTER TABLE progress ADD bits BIGINT NOT NULL DEFAULT 1", "ALTER TABLE progress DROP above")
 _SINCE_3 = (
+    *_SINCE_4,
     "DROP INDEX counters_by_rule",
     "ALTER TABLE counters DROP CONSTRAINT counters_pkey",
     "ALTER TABLE counters ADD PRIMARY KEY (namespace, rule, node, uid, status, outcome, reason)",
@@ -141,6 +143,7 @@ _SINCE_2 = (
     "ALTER TABLE nodes DROP retired_at, DROP added_labels, DROP chosen_for, DROP rules_revision",
 )
 _OLDER = {
+    4: (*_SINCE_4, "UPDATE fieldpost_schema SET version = 4"),
     3: (*_SINCE_3, "UPDATE fieldpost_schema SET version = 3"),
     2: (*_SINCE_2, "UPDATE fieldpost_schema SET version = 2"),
     1: (
@@ -162,11 +165,13 @@ async def test_older_schemas_are_brought_up_to_date(postgres_schemas: Schemas, v
     """
     url = postgres_schemas.new()
     async with opened(url) as store:
-        await store.commit([status(1)])
+        await store.commit([status(1), status(3)])  # bit 0 is set
     execute(url, *_OLDER[version])
     async with opened(url) as store, opened(url):
-        assert (await store.commit([status(1), status(2)])).new == 1
-        assert await totals(store) == (2, 0)
+        outcome = await store.commit([status(1), status(3)])
+        assert (outcome.new, outcome.confirmed[0].through, outcome.confirmed[0].also) == (0, 1, [3])
+        assert (await store.commit([status(2)])).new == 1
+        assert await totals(store) == (3, 0)
         found = await store.read(lambda conn: conn.execute(text("SELECT version FROM fieldpost_schema")).scalar())
         assert found == SCHEMA_VERSION
         keys = await store.read(lambda conn: inspect(conn).get_pk_constraint("counters")["constrained_columns"])

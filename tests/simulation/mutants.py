@@ -13,14 +13,14 @@ from typing import Any
 
 from msgspec import structs
 
-from cloud.progress import WINDOW, Progress, Sight
+from cloud.progress import Progress, Sight
 from cloud.stores import presence
 from cloud.stores import writes as store_writes
 from cloud.stores.base import StatusMessage
 from cloud.stores.writes import StatusCommit
 from common.message import RESPONSE, new_id
 from common.messaging.base import PUBLISHED, Inbound
-from common.models import Confirmation, Epoch, NodeBirth
+from common.models import WINDOW, Confirmation, Epoch, NodeBirth
 from common.resource import RULESTATUS, build_resource
 from edge import lanes
 from edge.batching import Frozen
@@ -128,8 +128,8 @@ def low_raises_too_far(stack: ExitStack) -> None:
 
 
 @_mutant
-def window_of_32_in_the_cloud(stack: ExitStack) -> None:
-    """The cloud forgets bits beyond 32, though the edge may send 64."""
+def half_a_window_in_the_cloud(stack: ExitStack) -> None:
+    """The cloud forgets what came in the upper half of its window, though the edge may send all of it."""
 
     class Narrow(Progress):
         def see(self, sequence: int) -> Sight:

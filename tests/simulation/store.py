@@ -18,13 +18,13 @@ from cloud.stores.base import CommitOutcome, StatusMessage
 from cloud.stores.rings import Rings
 from cloud.stores.sql import SqlStore, _Batch, _Presence
 from cloud.stores.tables import metadata, schema
-from common.models import Epoch, ExecResult, NodeBirth
+from common.models import WINDOW, Epoch, ExecResult, NodeBirth
 from tests.simulation.prepared import PreparedConnection
 from tests.simulation.truth import Id, ids_in
 
 STORE_FAULTS = ("effects_written", "progress_written", "committed")
 IN_MEMORY = "sqlite://"
-EPOCHS_MAX = 80  # that are open of a node: a window of 64 names as many, and some births may be lost
+EPOCHS_MAX = WINDOW + 16  # that are open of a node: a window names as many, and some births may be lost
 _SETTINGS = StoreSettings(ring_rate_max=0, epochs_per_node_max=EPOCHS_MAX)
 _EMPTY = [f"DELETE FROM {table.name}" for table in metadata.sorted_tables if table is not schema]
 

@@ -29,7 +29,7 @@ from common.errors import StorageError
 from common.message import Message
 from common.messaging.base import Inbound
 from common.messaging.inbound import Reader
-from common.models import Confirmation
+from common.models import WINDOW, Confirmation
 from common.topics import UP
 from edge.settings import SpoolSettings, UplinkSettings
 from tests.simulation.broker import Broker, SimLink
@@ -46,7 +46,7 @@ ROUNDS_MAX = 1000  # each a connect, after which one message probes
 class Exactness(RuleBasedStateMachine):
     """One node, one store, and the air between them. The truth checks every commit of both by itself."""
 
-    @initialize(messages=st.sampled_from((1, 2, 3, 64)), results=st.sampled_from((1, 2, 256)))
+    @initialize(messages=st.sampled_from((1, 2, 3, 64, WINDOW)), results=st.sampled_from((1, 2, 256)))
     def begin(self, messages: int, results: int) -> None:
         """A node that has just started, not connected."""
         logging.disable()
@@ -181,8 +181,8 @@ class Exactness(RuleBasedStateMachine):
             self.wait(100.0)
             if self.node.drained:
                 break
-            self.take(self.sent[-64:])
-            for confirmation in self.said[-64:]:
+            self.take(self.sent[-WINDOW:])
+            for confirmation in self.said[-WINDOW:]:
                 self.node.uplink.confirmed(confirmation)
         for _ in range(len(self.node.inputs)):
             self.node.finish(0)

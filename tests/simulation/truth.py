@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from common.models import WINDOW
 from common.resource import RULESTATUS
 from edge.batching import Frozen
 from edge.settings import UplinkSettings
@@ -193,7 +194,7 @@ class NodeTruth:
         self._window_weight += message.weight
         self._window_bytes += len(message.payload) - HEADER_BYTES
         low = min(sequence for n, sequence in self.in_window if n == key[0])
-        require(low <= key[1] <= low + 63, "sequence {} of epoch {}, 64 above {}", key[1], key[0], low)
+        require(low <= key[1] < low + WINDOW, "sequence {} of epoch {}, a window above {}", key[1], key[0], low)
 
     def _leave(self, message: Frozen) -> None:
         self._window_weight -= message.weight

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from common.clock import ManualClock
 from common.errors import StorageError
 from common.messaging.base import Inbound
+from common.models import WINDOW
 from common.topics import UP
 from edge.committing import PAGES_SPARE
 from edge.settings import SpoolSettings, UplinkSettings
@@ -107,7 +108,7 @@ class World:
         full: Literal["block", "drop_oldest"] = rng.choice(("block", "drop_oldest"))
         spool = SpoolSettings(bytes_max=bytes_max, full=full, queue_results_max=rng.choice((3, 20, 50_000)))
         window = UplinkSettings(
-            window_messages=rng.choice((1, 2, 5, 64)),
+            window_messages=rng.choice((1, 2, 5, 64, WINDOW)),
             window_bytes=rng.choice((2000, 1 << 20)),
             batch_results=rng.choice((1, 3, 256)),
             batch_bytes=rng.choice((1024, 65536)),
