@@ -48,7 +48,6 @@ from edge.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
-RECEIVE_MAXIMUM = 65_535
 REPORT_S = 1.0  # at least between two nodestatus, whatever there is to say
 
 
@@ -244,7 +243,6 @@ class Agent:
             f"{self.node}-{name}",
             manual_ack=True,
             session_expiry_s=self._settings.edge.eventbus.session_expiry_s,
-            receive_maximum=RECEIVE_MAXIMUM,
         )
 
     # -- what the node says of itself ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from common.messaging.stream import Stream
 from common.messaging.window import Outgoing
 
 UNSUPPORTED_VERSION = 0x84
+RECEIVE_MAXIMUM = 65_535  # of messages without our PUBACK; of who does not say it, Mosquitto lets 20 be on their way
 FAILED = 0x80  # from here on a reason code says failure
 
 
@@ -25,7 +26,6 @@ class Session(NamedTuple):
     password: str
     will: Will | None
     session_expiry_s: int
-    receive_maximum: int
     manual_ack: bool
     with_properties: bool = True  # of messages that come; to read them costs as much as all else
 

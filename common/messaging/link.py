@@ -61,7 +61,6 @@ class ReconnectingLink(ABC):
         will: Callable[[], Will | None] = lambda: None,
         manual_ack: bool = False,
         session_expiry_s: int = 0,
-        receive_maximum: int = 0,
         with_properties: bool = True,
         rng: random.Random | None = None,
         clock: Clock | None = None,
@@ -75,7 +74,7 @@ class ReconnectingLink(ABC):
         self._settings, self._client_id, self._will = settings, client_id, will
         self._manual_ack, self._session_expiry_s = manual_ack, session_expiry_s
         self._with_properties = with_properties
-        self._receive_maximum, self._clock = receive_maximum, clock or SystemClock()
+        self._clock = clock or SystemClock()
         self._dialer = Dialer(settings, client_id, self._session, self._new_connection)
         self._backoff = Backoff(RECONNECT_FIRST_S, settings.reconnect_max_s, rng)
         self._asking = Backoff(SUBSCRIBE_AGAIN_S, settings.reconnect_max_s, rng)
@@ -200,7 +199,7 @@ class ReconnectingLink(ABC):
         settings = self._settings
         return Session(
             self._client_id, version, settings.keepalive_s, settings.username, password,
-            self._will(), self._session_expiry_s, self._receive_maximum, self._manual_ack, self._with_properties,
+            self._will(), self._session_expiry_s, self._manual_ack, self._with_properties,
         )  # fmt: skip
 
     def _new_connection(self, stream: Stream, session: Session) -> Connection:

@@ -34,7 +34,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from common.errors import TransportError
 from common.messaging.base import Inbound, Properties, Subscription
-from common.messaging.connection import Accepted, Connection, Receiver, Session
+from common.messaging.connection import RECEIVE_MAXIMUM, Accepted, Connection, Receiver, Session
 from common.messaging.stream import Stream
 from common.messaging.window import Outgoing
 from common.messaging.wire import GOODBYE, V5
@@ -234,8 +234,7 @@ def _connect_options(session: Session) -> dict[str, Any]:
         return {"clean_start": MQTT_CLEAN_START_FIRST_ONLY}
     properties = PahoProperties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = session.session_expiry_s
-    if session.receive_maximum:
-        properties.ReceiveMaximum = session.receive_maximum
+    properties.ReceiveMaximum = RECEIVE_MAXIMUM
     return {"clean_start": session.session_expiry_s == 0, "properties": properties}
 
 

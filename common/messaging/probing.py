@@ -82,9 +82,7 @@ async def probe(settings: BrokerSettings, root: str, client_id: str) -> Probed:
     ear = _Ear()
 
     def session(version: int, password: str) -> Session:
-        return Session(
-            client_id, version, settings.keepalive_s, settings.username, password, None, 0, 0, manual_ack=False
-        )
+        return Session(client_id, version, settings.keepalive_s, settings.username, password, None, 0, manual_ack=False)
 
     def begin(stream: Stream, said: Session) -> Connection:
         return NativeConnection(stream, said, ear)

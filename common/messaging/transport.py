@@ -13,7 +13,7 @@ class MqttLink(ReconnectingLink):
 
     Arguments: ``client_id``; ``will`` is asked at each connect; ``manual_ack`` for sources that acknowledge what is
     durable (P5.3); ``session_expiry_s`` 0 for a clean session, else the broker keeps the session so long (on 3.1.1
-    until it forgets); ``receive_maximum`` bounds what the broker sends without an acknowledgement (MQTT 5).
+    until it forgets).
     """
 
     def connection(self, stream: Stream, session: Session) -> Connection:

@@ -16,7 +16,7 @@ from typing import Any
 
 from common.errors import CodecError, WireError
 from common.messaging.base import Inbound, Properties, Subscription
-from common.messaging.connection import Accepted, Session
+from common.messaging.connection import RECEIVE_MAXIMUM, Accepted, Session
 
 # First bytes of what a broker sends, flags included; PUBLISH alone has flags that vary.
 CONNACK, PUBLISH, PUBACK, PUBREL, SUBACK, UNSUBACK = 0x20, 0x30, 0x40, 0x62, 0x90, 0xB0
@@ -78,8 +78,7 @@ def connect(session: Session) -> bytes:
     head = _field("MQTT") + bytes((session.version, flags)) + session.keepalive_s.to_bytes(2, "big")
     if v5:
         properties = b"\x11" + session.session_expiry_s.to_bytes(4, "big")
-        if session.receive_maximum:
-            properties += b"\x21" + session.receive_maximum.to_bytes(2, "big")
+        properties += b"\x21" + RECEIVE_MAXIMUM.to_bytes(2, "big")
         head += _with_length(properties)
     return bytes((_CONNECT,)) + _with_length(head + b"".join(fields))
 

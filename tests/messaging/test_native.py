@@ -18,7 +18,7 @@ from common.messaging.stream import Stream
 from common.messaging.window import Outgoing
 from tests.support.wait import eventually
 
-SESSION = Session("edge-1", 5, 15, "", "", None, 0, 0, False)
+SESSION = Session("edge-1", 5, 15, "", "", None, 0, False)
 CONNACK = bytes.fromhex("20 03 00 00 00")
 
 
@@ -83,7 +83,8 @@ class Pair:
 async def pair() -> AsyncIterator[Pair]:
     """A connection that the broker has accepted."""
     made = Pair(SESSION)
-    assert await made.heard(26) == wire.connect(SESSION)
+    expected = wire.connect(SESSION)
+    assert await made.heard(len(expected)) == expected
     made.say(CONNACK)
     assert (await made.connection.accepted).code == 0
     yield made
@@ -212,7 +213,8 @@ async def test_the_brokers_keepalive_counts() -> None:
     await made.connection.accepted
     made.connection._wrote_at -= 5
     made.connection.tick()
-    assert (await made.heard(28))[26:] == wire.PING
+    hello = len(wire.connect(SESSION))
+    assert (await made.heard(hello + 2))[hello:] == wire.PING
     made.connection.drop("end of test")
     made.theirs.close()
 

@@ -180,6 +180,16 @@ async def test_auto_prefers_version_5(mosquitto: Mosquitto, links: Any) -> None:
     assert await watched.published("t/1") == NOBODY_LISTENS
 
 
+async def test_a_broker_need_not_wait_for_each_acknowledgement(mosquitto: Mosquitto, links: Any) -> None:
+    """More than 20 messages come before the first is acknowledged, though Mosquitto's own limit is 20."""
+    watched, other = links(mosquitto.settings(), manual_ack=True), links(mosquitto.settings(), "other")
+    await watched.up("t/#")
+    await other.up()
+    for _ in range(30):
+        other.publish("t/x")
+    await eventually(lambda: len(watched.messages) == 30)
+
+
 async def test_version_5_against_3_1_1_is_an_error_that_says_so(
     embedded: Embedded, links: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

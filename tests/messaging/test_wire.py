@@ -16,7 +16,7 @@ from common.messaging import wire
 from common.messaging.base import Inbound, Properties, Subscription, Will
 from common.messaging.connection import Accepted, Session
 
-SESSION = Session("edge-1", 5, 15, "", "", None, 0, 0, False)
+SESSION = Session("edge-1", 5, 15, "", "", None, 0, False)
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=50)
 TOPICS = TEXTS.filter(lambda text: text and not {"+", "#"} & set(text))
 VERSIONS = st.sampled_from([4, 5])
@@ -31,14 +31,16 @@ def framed(data: bytes) -> list[tuple[int, bytes]]:
 
 def test_connect_says_everything() -> None:
     """CONNECT of both versions, byte for byte: flags, keep alive, expiry, receive maximum, will, user and password."""
-    assert wire.connect(SESSION) == bytes.fromhex("10 18 0004 4d515454 05 02 000f 05 11 00000000 0006 656467652d31")
+    assert wire.connect(SESSION) == bytes.fromhex(
+        "10 1b 0004 4d515454 05 02 000f 08 11 00000000 21 ffff 0006 656467652d31"
+    )
     will = Will("w", b"\xff", True)
     assert wire.connect(SESSION._replace(version=4, will=will, username="u", password="p")) == bytes.fromhex(
         "10 1e 0004 4d515454 04 ee 000f 0006 656467652d31 0001 77 0001 ff 0001 75 0001 70"
     )
-    full = SESSION._replace(will=will._replace(retain=False), username="u", session_expiry_s=258, receive_maximum=9)
+    full = SESSION._replace(will=will._replace(retain=False), username="u", session_expiry_s=258)
     assert wire.connect(full) == bytes.fromhex(
-        "10 25 0004 4d515454 05 8c 000f 08 11 00000102 21 0009 0006 656467652d31 00 0001 77 0001 ff 0001 75"
+        "10 25 0004 4d515454 05 8c 000f 08 11 00000102 21 ffff 0006 656467652d31 00 0001 77 0001 ff 0001 75"
     )
 
 
