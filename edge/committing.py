@@ -19,7 +19,7 @@ from common.codec import CodecName
 from common.errors import DamageError, RefusedError, StorageError
 from common.faults import Fault
 from common.message import new_id
-from common.models import LOST_SET_ASIDE, WINDOW, Confirmation, Epoch, LossRecord, clean_text, rfc3339
+from common.models import LOST_SET_ASIDE, Confirmation, Epoch, LossRecord, clean_text, rfc3339
 from edge.batching import Frozen, Packed, freeze, loss, pack
 from edge.lanes import Lanes, Split, in_turn, split
 from edge.letters import Letters, Look, Void, drop, outgrown, redrive, void
@@ -305,7 +305,7 @@ class Committer:
         return pack(items, self._window.batch_results, self.batch_bytes) if items else []
 
     def _has_room(self, window: dict[tuple[int, int], Frozen], state: State, low: int) -> bool:
-        return len(window) < self._window.window_messages and state.next_sequence < low + WINDOW
+        return len(window) < self._window.window_messages and state.next_sequence < low + self._window.window_messages
 
     def _promote(
         self, candidates: Iterable[Packed], window: dict[tuple[int, int], Frozen], changes: Changes

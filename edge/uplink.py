@@ -6,7 +6,8 @@ reconnect or when a controller comes online. The spool bounds what is here: at m
 
 A cloud that has a thousand nodes to answer is late, and every copy sent again makes it later. So, as in TCP, one
 message asks for all that are late, and the wait before the next one is twice as long; the others follow when the answer
-tells that they are missing. New messages begin with twice the time that confirmations take now.
+tells that they are missing. New messages begin with twice the time that confirmations take now. A broker may drop what
+its queue has no room for: above half of what flew when messages were late, the pace grows by one for each round.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Uplink:
         self._sending: dict[tuple[int, int], _Sending] = {}
         self._controllers: set[str] = set()  # that are online, as far as this connection has told
         self._pace = PROBE
+        self._steep = self._settings.window_messages  # pace up to which it grows with each confirmed message
+        self._round = 0  # confirmed messages since it grew above that
         self._patience = self._settings.resend_first_s  # how long a new message waits
         self._sent = self._resent = self._confirmed = self._refused = 0
         self._alarms = {NOBODY_LISTENS: 0, NOT_AUTHORISED: 0}
@@ -96,7 +99,7 @@ class Uplink:
     def connected(self) -> None:
         """A connection began: everything unconfirmed is due again, oldest first, slowly at the beginning."""
         self._controllers.clear()
-        self._pace = PROBE
+        self._pace, self._steep = PROBE, self._settings.window_messages
         self._send_again()
 
     def controller(self, name: str, online: bool) -> bool:
@@ -158,8 +161,17 @@ class Uplink:
         self._confirmed += len(done)
         if done:
             self._forget(confirmation)
-            self._pace = min(max(self._pace, SLOW_START) + len(done), self._settings.window_messages)
+            self._quicken(len(done))
             self._send_more()
+
+    def _quicken(self, confirmed: int) -> None:
+        """Let more messages fly, as so many came through."""
+        pace, window = max(self._pace, SLOW_START), self._settings.window_messages
+        quick = min(confirmed, max(0, self._steep - pace))
+        pace, self._round = pace + quick, self._round + confirmed - quick
+        if self._round >= pace:
+            pace, self._round = pace + 1, 0
+        self._pace = min(pace, window)
 
     def _be_patient(self, wait: float, now: float) -> None:
         """Set how long a message waits; when that became shorter, those on their way wait no longer either."""
@@ -211,7 +223,8 @@ class Uplink:
         flying = [sending for sending in self._sending.values() if sending.flying]
         for sending in flying:
             sending.due = max(sending.due, now + self._patience)
-        self._pace = len(flying) + 1
+        self._steep = max(SLOW_START, (len(flying) + len(late)) // 2)
+        self._pace, self._round = len(flying) + 1, 0
         oldest = self._sending[min(late)]
         oldest.wait = max(oldest.wait, self._patience / 2)
         self._send(oldest)

@@ -19,7 +19,7 @@ from common.clock import ManualClock
 from common.errors import RefusedError
 from common.message import Message, new
 from common.messaging.memory import MemoryHub
-from common.models import ExecResult, NodeStatus
+from common.models import WINDOW, ExecResult, NodeStatus
 from tests.cloud.node import ROOT, body, node_on, running, up_topic
 from tests.cloud.samples import AT, bad, birth, epoch, ok, totals
 from tests.support.wait import eventually
@@ -134,7 +134,7 @@ async def test_a_refused_sequence_is_answered_with_its_reason(tmp_path: Path) ->
     """Beyond the window: an error that names the reason; the rest of the batch is confirmed (P5.7)."""
     hub = MemoryHub()
     async with running(tmp_path, hub), node_on(hub) as node:
-        far = await node.results(99, ok())
+        far = await node.results(WINDOW + 1, ok())
         await node.results(1, ok())
         await eventually(lambda: node.confirmations() and node.errors())
         assert node.errors()[0].reason == "beyond_window"

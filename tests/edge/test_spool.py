@@ -45,7 +45,7 @@ async def test_window_bounds_messages_and_confirmations_move_it(tmp_path: Path):
 
 
 async def test_sequences_stay_within_a_window_of_the_lowest_unconfirmed(tmp_path: Path):
-    """P5.7: the cloud takes 256 above its mark, so a gap at the bottom holds the rest, however much is confirmed."""
+    """P5.7: the cloud takes a window above its mark, so a gap at the bottom holds the rest, whatever is confirmed."""
     it = Collected(tmp_path, window=UplinkSettings(batch_results=1))
     for n in range(800):
         it.accept(result(source_id=str(n)))

@@ -10,7 +10,7 @@ import pytest
 from common.clock import ManualClock
 from common.message import new_id
 from common.messaging.base import NOBODY_LISTENS, NOT_SENT
-from common.models import Confirmation, Epoch, Refusal
+from common.models import WINDOW, Confirmation, Epoch, Refusal
 from edge.batching import Frozen, freeze
 from edge.uplink import Uplink
 from tests.edge.support import NODE, ROOT, FakeLink, packed, result
@@ -243,6 +243,31 @@ def test_a_cloud_that_is_late_is_not_flooded_with_copies():
     up.uplink.confirmed(Confirmation(str(EPOCH), 129))
     up.uplink.add([frozen(130)])
     assert [up.pass_time(0.25) for _ in range(22)] == [0] * 22  # twice the four seconds, less a quarter of jitter
+
+
+def test_a_broker_that_drops_is_sent_no_more_than_it_takes():
+    """P5.6, R1.4: behind a broker that keeps ten messages and drops the rest, the pace settles near ten, and few
+    messages are sent in vain.
+    """
+    up = Up()
+    up.connect()
+    sequences: dict[bytes, int] = {}
+    got: set[int] = set()
+    rounds = answered = 0
+    while len(got) < 2560:
+        last = len(sequences)
+        fresh = [frozen(n) for n in range(last + 1, min(2560, last + WINDOW - up.uplink.unconfirmed) + 1)]
+        sequences |= {message.payload: message.sequence for message in fresh}
+        up.uplink.add(fresh)
+        arrived = [sequences[payload] for payload in up.sent()[answered:]][:10]
+        answered = len(up.link.published)
+        got.update(arrived)
+        if arrived:
+            up.uplink.confirmed(Confirmation(str(EPOCH), 0, arrived))
+        up.pass_time(0.05)
+        rounds += 1
+    assert rounds < 600  # of 50 ms; 256 would be enough if nothing were sent in vain
+    assert answered < 3200
 
 
 def test_a_lost_window_is_sent_again_within_seconds():

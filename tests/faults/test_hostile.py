@@ -17,7 +17,7 @@ from cloud.controller import Controller
 from cloud.settings import StoreSettings
 from common.message import Message, new
 from common.messaging.memory import MemoryHub
-from common.models import DETAIL_BYTES_MAX, LOST_KINDS, Epoch, LossRecord, NodeBirth
+from common.models import DETAIL_BYTES_MAX, LOST_KINDS, WINDOW, Epoch, LossRecord, NodeBirth
 from tests.cloud.node import ROOT, Node, body, node_on, running
 from tests.cloud.samples import bad, epoch, ok
 from tests.support.wait import eventually
@@ -63,7 +63,7 @@ def _many(number: int, make: Callable[[int], Callable[[Node], None]]) -> Callabl
 
 LONG_ID = _message(ok(), f"{epoch()}.1")
 LONG_ID.header.msg_id = "x" * 5000
-MANY = [str(Epoch(n, epoch(n).uuid)) for n in range(1, 66)]
+MANY = [str(Epoch(n, epoch(n).uuid)) for n in range(1, WINDOW + 2)]
 
 # What it does, the reason with which it is refused (none: it is taken, and harms nobody), and how often.
 ATTACKS: dict[str, tuple[Callable[[Node], None], str, int]] = {

@@ -239,7 +239,7 @@ def epoch_reused(stack: ExitStack) -> None:
 
 
 @_mutant
-def no_bound_of_64(stack: ExitStack) -> None:
+def no_bound_of_sequences(stack: ExitStack) -> None:
     """Sequences run ahead of the lowest unconfirmed one without a bound."""
 
     def boundless(self: Committer, window: dict[tuple[int, int], Frozen], state: State, low: int) -> bool:

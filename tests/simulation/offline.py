@@ -337,7 +337,7 @@ class Outage:
         window = self._window.window_messages
         require(account.messages_in_flight_max <= window, "{} messages in flight", account.messages_in_flight_max)
         share = self._window.backlog_share
-        most = window + math.ceil((SLOW_START + 1) / (1 - share))
+        most = account.messages_in_flight_max + math.ceil((SLOW_START + 1) / (1 - share))
         require(account.live_behind_messages_max <= most, "{} before a live result", account.live_behind_messages_max)
 
 

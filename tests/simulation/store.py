@@ -24,8 +24,8 @@ from tests.simulation.truth import Id, ids_in
 
 STORE_FAULTS = ("effects_written", "progress_written", "committed")
 IN_MEMORY = "sqlite://"
-EPOCHS_MAX = WINDOW + 16  # that are open of a node: a window names as many, and some births may be lost
-_SETTINGS = StoreSettings(ring_rate_max=0, epochs_per_node_max=EPOCHS_MAX)
+EPOCHS_SPARE = 16  # that are open of a node beside those of its window: some births may be lost
+_SETTINGS = StoreSettings(ring_rate_max=0, epochs_per_node_max=WINDOW + EPOCHS_SPARE)
 _EMPTY = [f"DELETE FROM {table.name}" for table in metadata.sorted_tables if table is not schema]
 
 Watch = Callable[[list[Id]], None]  # is told what a committed transaction has counted

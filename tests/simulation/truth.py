@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from common.models import WINDOW
 from common.resource import RULESTATUS
 from edge.batching import Frozen
 from edge.settings import UplinkSettings
@@ -194,7 +193,13 @@ class NodeTruth:
         self._window_weight += message.weight
         self._window_bytes += len(message.payload) - HEADER_BYTES
         low = min(sequence for n, sequence in self.in_window if n == key[0])
-        require(low <= key[1] < low + WINDOW, "sequence {} of epoch {}, a window above {}", key[1], key[0], low)
+        require(
+            low <= key[1] < low + self.window.window_messages,
+            "sequence {} of epoch {}, a window above {}",
+            key[1],
+            key[0],
+            low,
+        )
 
     def _leave(self, message: Frozen) -> None:
         self._window_weight -= message.weight

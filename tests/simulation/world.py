@@ -26,7 +26,7 @@ from tests.simulation.broker import Broker, SimLink
 from tests.simulation.controller import NAME, Controller
 from tests.simulation.disk import DISK_FAULTS, Crash
 from tests.simulation.node import POINTS, Node
-from tests.simulation.store import EPOCHS_MAX, IN_MEMORY, STORE_FAULTS, SimStore
+from tests.simulation.store import EPOCHS_SPARE, IN_MEMORY, STORE_FAULTS, SimStore
 from tests.simulation.truth import Id, Violation, require
 
 TRACE_STEPS = 60  # of the last steps, shown with a failure
@@ -429,7 +429,8 @@ class World:
                 node.crash()
             self._boot(node)
         open_epochs = self.store.open_epochs().get(node.name, 0)
-        require(open_epochs <= EPOCHS_MAX, "{} has {} open epochs", node.name, open_epochs)
+        epochs_max = node.truth.window.window_messages + EPOCHS_SPARE
+        require(open_epochs <= epochs_max, "{} has {} open epochs", node.name, open_epochs)
         return node.name, count, quiet, f"{open_epochs} open"
 
     def _flap(self) -> Any:
