@@ -52,12 +52,16 @@ class Authority:
             key_ = serialization.load_pem_private_key(key_file.read_bytes(), None)
         except (OSError, ValueError) as exc:
             raise ConfigError(f"is no private key of an authority: {exc}", file=str(key_file)) from exc
-        assert isinstance(key_, ec.EllipticCurvePrivateKey)
+        if not isinstance(key_, ec.EllipticCurvePrivateKey):
+            raise ConfigError("is a key of another kind than elliptic curves", file=str(key_file))
         self._key = key_
         if not read_text(self.file):
             write_private(self.file, self._own())
-        self.certificate = self.file.read_bytes()
-        self._issuer = x509.load_pem_x509_certificate(self.certificate)
+        try:
+            self.certificate = self.file.read_bytes()
+            self._issuer = x509.load_pem_x509_certificate(self.certificate)
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"is no certificate of an authority: {exc}", file=str(self.file)) from exc
 
     def server(self, hosts: Sequence[str], days: int, *, peer: bool = False) -> Issued:
         """Return a certificate for a broker that is reached by these names and addresses.

@@ -19,7 +19,9 @@ import contextlib
 import csv
 import fcntl
 import io
+import ipaddress
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +51,7 @@ from common.topics import check_root
 
 CLIENT_DAYS, SERVER_DAYS = 730, 730
 SHARERS_BYTES = 16
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_])?")
 RENEW_DAYS = 30  # before its end, init makes the broker a new certificate
 
 
@@ -111,12 +114,7 @@ class BrokerFiles:
         A later run keeps every secret and takes the new layout; identities are only ever added, and those that are
         given with topics get these.
         """
-        if not layout.hosts:
-            raise ConfigError("a broker without a name cannot have a certificate: give at least one host")
-        try:
-            check_root(layout.root)
-        except TopicError as exc:
-            raise ConfigError(exc.detail) from exc
+        _check(layout)
         with self._locked():
             known = bool(read_text(self.directory / "identities.json"))
             record = self.record() if known else Record(layout)
@@ -292,6 +290,30 @@ class BrokerFiles:
     def _emqx(self) -> dict[str, tuple[str, str]]:
         rows = csv.DictReader(io.StringIO(read_text(self.directory / "emqx" / "users.csv")))
         return {row["user_id"]: (row["password_hash"], row["salt"]) for row in rows}
+
+
+def _check(layout: Layout) -> None:
+    """Raise ConfigError for what cannot stand in a certificate or in a line of the broker's configuration."""
+    if not layout.hosts:
+        raise ConfigError("a broker without a name cannot have a certificate: give at least one host")
+    for host in (*layout.hosts, *([layout.bind] if layout.bind else ())):
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            raise ConfigError(f"host {host!r} is no name or address; write a name with other letters as xn--...")
+    for place in (layout.broker_at, layout.data_at, layout.clients_at):
+        if not place.isprintable():
+            raise ConfigError(f"directory {place!r} has characters that a line of a file cannot hold")
+    try:
+        check_root(layout.root)
+    except TopicError as exc:
+        raise ConfigError(exc.detail) from exc
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _find(record: Record, name: str) -> Identity | None:

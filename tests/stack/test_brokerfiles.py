@@ -9,6 +9,8 @@ from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from typer.testing import CliRunner
 
 import fieldpost
@@ -215,3 +217,43 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         BrokerFiles(tmp_path / "file" / "below").init(Layout(), [])
     assert CLIENT_DAYS > RENEW_DAYS
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"hosts": ("bücher.example",)}, {"hosts": ("a b",)}, {"hosts": ("",)}, {"hosts": ("a" * 254,)},
+        {"hosts": ("localhost\nallow_anonymous true",)}, {"bind": "::1 x"}, {"data_at": "/a\nb"}, {"root": "a/b"},
+    ],
+)  # fmt: skip
+def test_what_no_file_can_hold_is_refused(tmp_path: Path, layout: dict[str, object]) -> None:
+    """A name that no certificate can have, and text that would add lines to the broker's configuration: one line that
+    says so, and nothing is made.
+    """
+    with pytest.raises(ConfigError):
+        made(tmp_path / "files", **layout)
+    assert not (tmp_path / "files").exists()
+
+
+def test_addresses_and_names_are_hosts(tmp_path: Path) -> None:
+    """Names with capitals, - and _, and addresses of both kinds."""
+    made(tmp_path / "files", hosts=("Broker_1.example-net.org", "10.0.0.1", "fd00::1"), bind="::")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("ca.key", "x", "is no private key"), ("ca.pem", "x", "is no certificate"),
+        ("ca.key", "rsa", "another kind"),
+    ],
+)  # fmt: skip
+def test_an_authority_that_cannot_sign_is_one_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    """A damaged key or certificate, or a key of another kind, is named with its file."""
+    files = made(tmp_path / "files")
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key = rsa.generate_private_key(65537, 2048)
+    raw = key.private_bytes(*pem) if content == "rsa" else content.encode()
+    (files.directory / "authority" / name).write_bytes(raw)
+    with pytest.raises(ConfigError, match=said) as caught:
+        files.add_node("gw-2")
+    assert name in str(caught.value)
