@@ -112,15 +112,15 @@ class _Connection:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        parts = urlsplit(server.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise _wrong(f"server {server.url!r}: expected http://HOST:PORT or https://HOST:PORT")
-        if "@" in parts.netloc:
+        if "@" in server.url:
             raise _wrong("server: the URL holds a user or password; use --token-file")
         try:
+            parts = urlsplit(server.url)
             port = parts.port
-        except ValueError:
-            raise _wrong(f"server {server.url!r}: the port is not a number from 1 to 65535") from None
+        except ValueError as exc:
+            raise _wrong(f"server {server.url!r}: {exc}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise _wrong(f"server {server.url!r}: expected http://HOST:PORT or https://HOST:PORT")
         if parts.scheme == "http" and server.token_file and not is_loopback(parts.hostname):
             raise _wrong(f"server {server.url}: a token is never sent without TLS to another host; use https")
         self._http = http.client.HTTPConnection(parts.hostname, port, timeout=TIMEOUT_S)

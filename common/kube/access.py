@@ -134,9 +134,13 @@ def read_kubeconfig(file: str, context: str = "") -> Access:
         raise ConfigError(
             f"server of context {wanted!r} holds a user or password, and URLs are shown in logs", file=file
         )
-    if urlsplit(server).scheme not in ("http", "https") or not urlsplit(server).hostname:
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"server {server!r} of context {wanted!r} is no URL", file=file)
-    if server.startswith("http:") and not is_loopback(urlsplit(server).hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ConfigError(f"server {server!r} is plain HTTP, where anybody on the way can read and change", file=file)
     directory = Path(file).parent
     token_file = str(user.get("tokenFile") or "")

@@ -38,13 +38,18 @@ def parse_endpoints(url: str) -> tuple[Endpoint, ...]:
 
 
 def _parse_one(url: str) -> Endpoint:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    if "@" in url:
         raise ConfigError("broker url holds a user or password; use username and password_file instead")
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise ConfigError(f"broker url {url!r}: {exc}") from None
     if parts.scheme not in _PORTS:
         raise ConfigError(f"broker url {url!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     try:
-        port = parts.port or _PORTS[parts.scheme]
+        port = _PORTS[parts.scheme] if parts.port is None else parts.port
+        if not port:
+            raise ValueError
     except ValueError:
         raise ConfigError(f"broker url {url!r}: the port is not a number from 1 to 65535") from None
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:

@@ -141,9 +141,10 @@ async def test_more_rows_than_a_page_come_whole(tmp_path: Path, monkeypatch: pyt
     ("url", "said"),
     [
         ("ftp://host", "expected http://HOST:PORT"),
+        ("http://[::1", "Invalid IPv6 URL"),
         ("http://host/path", "expected http://HOST:PORT"),
         ("http://a:b@host", "holds a user or password"),
-        ("http://host:99999", "the port is not a number"),
+        ("http://host:99999", "Port out of range"),
         ("http://controller.example:9070", "never sent without TLS"),
         ("http://127.0.0.1:1", "no cloud controller answers at http"),  # nothing listens there
     ],

@@ -149,7 +149,19 @@ async def test_missing_files_are_config_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:1883", "http://h", "mqtt://", "mqtt://h:0x", "mqtt://h:99999", "mqtt://h/path", "mqtt://h?q"]
+    "url",
+    [
+        "",
+        "127.0.0.1:1883",
+        "http://h",
+        "mqtt://",
+        "mqtt://h:0x",
+        "mqtt://h:99999",
+        "mqtt://h/path",
+        "mqtt://h?q",
+        "mqtt://[",
+        "mqtt://h:0",
+    ],
 )
 def test_urls_that_make_no_sense(url: str) -> None:
     """A URL that is no broker's address is a ConfigError."""
