@@ -25,7 +25,7 @@ from tests.support.evil import OK, Behave, EvilServer, endless, says
 from tests.support.wait import eventually
 
 
-def manifests(url: str, timeout: str = "400ms", retry: str = "") -> str:
+def manifests(url: str, timeout: str = "1s", retry: str = "") -> str:
     """A rule from rest to ``url``."""
     extra = f"  timeout: {timeout}\n" + (f"  retry: {{{retry}}}\n" if retry else "")
     return endpoint("web", "rest") + rule("r", "web", "{path: /in}", "web", f"{{resource: '{url}'}}", extra)
@@ -33,7 +33,7 @@ def manifests(url: str, timeout: str = "400ms", retry: str = "") -> str:
 
 @contextlib.asynccontextmanager
 async def against(
-    broker: Mosquitto, tmp_path: Path, *behave: Behave, timeout: str = "400ms", retry: str = ""
+    broker: Mosquitto, tmp_path: Path, *behave: Behave, timeout: str = "1s", retry: str = ""
 ) -> AsyncIterator[tuple[Parts, EvilServer]]:
     """An agent whose rule calls a server that behaves so, request after request; the last one for all further."""
     async with EvilServer().running() as evil:

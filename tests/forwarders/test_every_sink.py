@@ -78,7 +78,8 @@ async def test_all_sinks_end_with_the_counts_of_the_store(tmp_path: Path) -> Non
             node.presence(birth(node=node.name))
         api.apply(endpoint())
         uids = {name: api.apply(rule(name))["metadata"]["uid"] for name in RULES}
-        await eventually(lambda: all(_shown(api, name).get("nodes", {}).get("assigned") == NODES for name in RULES))
+        assigned = lambda: all(_shown(api, name).get("nodes", {}).get("assigned") == NODES for name in RULES)  # noqa: E731
+        await eventually(assigned, 30)
         sums = {name: [0, 0] for name in RULES}
         await asyncio.gather(*(_report(node, uids, rng, sums) for node in nodes))
         expected = {name: tuple(counts) for name, counts in sums.items()}
