@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from common.models import WINDOW
+
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The store and what it keeps. Counts are exact and never depend on the bounds here (P8.6)."""
@@ -27,7 +29,8 @@ class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs_per_node_max: Annotated[
         int,
         Meta(
-            ge=257, description="Epochs of a node that are not retired (a birth names at most 256); more are refused."
+            ge=WINDOW + 1,
+            description="Epochs of a node that are not retired (a birth names at most 256); more are refused.",
         ),
     ] = 320
     losses_per_node_max: Annotated[

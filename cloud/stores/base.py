@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # Reasons with which a commit refuses a message.
 STALE_EPOCH = "stale_epoch"  # its epoch is retired (P5.7)
-BEYOND_WINDOW = "beyond_window"  # more than 64 above the mark (P5.7); may be accepted when sent again later
+BEYOND_WINDOW = "beyond_window"  # more than a window above the mark (P5.7); may be accepted when sent again later
 CONFLICT = "conflict"  # its epoch is in doubt until a person decides (P5.8); the node keeps it
 NOT_ASSIGNED = "not_assigned"  # it holds results of a rule of the cloud's that its node never had (P6.4)
 TOO_MANY_EPOCHS = "too_many_epochs"  # the node has more epochs that are not retired than the setting allows

@@ -340,6 +340,22 @@ async def test_a_store_of_version_2_is_brought_up_to_date(tmp_path: Path) -> Non
 
 
 @pytest.mark.sqlite
+async def test_a_store_of_version_4_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What is committed above the mark, then one integer, is known as before; the counters stay where they are."""
+    async with open_store(tmp_path) as store:
+        await store.commit([status(1), status(3), status(64)])
+    with sqlite3.connect(tmp_path / "cloud.db") as conn:
+        conn.execute(f"ALTER TABLE progress ADD COLUMN bits BIGINT NOT NULL DEFAULT {1 << 61 | 1}")
+        conn.execute("ALTER TABLE progress DROP COLUMN above")
+        conn.execute("UPDATE fieldpost_schema SET version = 4")
+    conn.close()
+    async with open_store(tmp_path) as store:
+        outcome = await store.commit([status(1), status(3), status(64)])
+        assert (outcome.new, outcome.confirmed[0].through, outcome.confirmed[0].also) == (0, 1, [3, 64])
+        assert await totals(store) == (3, 0)
+
+
+@pytest.mark.sqlite
 async def test_an_update_that_breaks_off_is_done_again(tmp_path: Path) -> None:
     """A migration is one transaction: a store is of one version or the other, never of both."""
     with sqlite3.connect(tmp_path / "cloud.db") as conn:

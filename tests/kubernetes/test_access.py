@@ -67,6 +67,12 @@ def test_plain_http_is_for_this_machine_only(tmp_path: Path) -> None:
         read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "http://api.example:8001"}))
 
 
+def test_a_url_that_cannot_be_taken_apart_is_refused(tmp_path: Path) -> None:
+    """One line, as for any other text that is no URL."""
+    with pytest.raises(ConfigError, match="is no URL"):
+        read_kubeconfig(kubeconfig(tmp_path, {}, {"server": "https://[::1"}))
+
+
 def test_a_url_with_a_password_is_refused_and_not_shown(tmp_path: Path) -> None:
     """The server's URL stands in errors and logs (reliability R4)."""
     with pytest.raises(ConfigError, match="server of context 'here' holds a user or password") as raised:
