@@ -52,12 +52,8 @@ async def mosquitto(tmp_path: Path) -> AsyncIterator[Mosquitto]:
 @pytest.fixture
 async def embedded(tmp_path: Path) -> AsyncIterator[Embedded]:
     """The embedded broker, MQTT 3.1.1."""
-    broker = Embedded(tmp_path / "embedded")
-    await broker.start()
-    try:
+    async with Embedded(tmp_path / "embedded") as broker:
         yield broker
-    finally:
-        await broker.stop()
 
 
 @pytest.fixture(params=ANY_BROKER)
@@ -65,12 +61,8 @@ async def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
     """Each kind of broker and protocol version in turn: what must hold everywhere is tested with this."""
     kind, _, version = str(request.param).partition("-")
     if kind == "embedded":
-        broker = Embedded(tmp_path / "embedded")
-        await broker.start()
-        try:
+        async with Embedded(tmp_path / "embedded") as broker:
             yield broker
-        finally:
-            await broker.stop()
         return
     protocol: Protocol = "5" if version == "5" else "3.1.1"
     async for mosquitto_broker in _mosquitto(tmp_path / "mosquitto", protocol):
@@ -80,12 +72,8 @@ async def any_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 async def _mosquitto(directory: Path, protocol: Protocol) -> AsyncIterator[Mosquitto]:
     if find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
-    broker = Mosquitto(directory, protocol=protocol)
-    await broker.start()
-    try:
+    async with Mosquitto(directory, protocol=protocol) as broker:
         yield broker
-    finally:
-        await broker.stop()
 
 
 @pytest.fixture(scope="session")

@@ -62,9 +62,8 @@ async def test_failures_come_with_reason_step_and_detail(tmp_path: Path):
     if find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=["max_packet_size 3000"])
-    await broker.start()
     rules = BUS + rule("far", "devices/+", "a/much/longer/topic/than/the/one/that/it/came/from/{topic[1]}")
-    async with Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
+    async with broker, Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
         await device.publish("devices/d1", [b"y" * 2960, b"y", b"y" * 2960])
         await stack.settled(3)
         (row,) = await stack.of_cloud("get.rules")
@@ -72,7 +71,6 @@ async def test_failures_come_with_reason_step_and_detail(tmp_path: Path):
         (error,) = await stack.of_cloud("get.errors")
         assert (error["reason"], error["step"], error["count"]) == ("payload_too_large", "target", 2)
         assert "3000" in error["detail"] or "bytes" in error["detail"]
-    await broker.stop()
 
 
 async def test_node_is_offline_after_a_kill_and_online_again(mosquitto: Mosquitto, tmp_path: Path):

@@ -40,52 +40,51 @@ async def test_every_accepted_result_is_counted_exactly_once(tmp_path: Path, kin
     """
     rng = random.Random(seed := random.randrange(1 << 32))
     broker = _broker(kind, tmp_path)
-    await broker.start()
-    edge_dir, cloud_args = tmp_path / "edge", ["--broker", broker.url, "--data-dir", str(tmp_path)]
-    edge_dir.mkdir()
-    settings = [part for text in [*RING, "broker.reconnect_max_s=0.5"] for part in ("--set", text)]
-    cloud = Process("cloud", [*cloud_args, *settings], tmp_path / "cloud.log")
+    async with broker:
+        edge_dir, cloud_args = tmp_path / "edge", ["--broker", broker.url, "--data-dir", str(tmp_path)]
+        edge_dir.mkdir()
+        settings = [part for text in [*RING, "broker.reconnect_max_s=0.5"] for part in ("--set", text)]
+        cloud = Process("cloud", [*cloud_args, *settings], tmp_path / "cloud.log")
 
-    def producer(first: int) -> Process:
-        args = [broker.url, str(edge_dir), str(first), str(COUNT), broker.protocol]
-        return Process("tests.e2e.producer", args, tmp_path / "edge.log")
+        def producer(first: int) -> Process:
+            args = [broker.url, str(edge_dir), str(first), str(COUNT), broker.protocol]
+            return Process("tests.e2e.producer", args, tmp_path / "edge.log")
 
-    def accepted() -> list[str]:
-        file = edge_dir / "accepted"
-        return file.read_text().splitlines() if file.exists() else []
+        def accepted() -> list[str]:
+            file = edge_dir / "accepted"
+            return file.read_text().splitlines() if file.exists() else []
 
-    edge = producer(0)
-    cloud.start()
-    edge.start()
-    for kill in range(4):
-        mark = (kill + rng.random()) * COUNT / 5
-        await eventually(lambda: len(accepted()) >= mark, timeout=60)  # noqa: B023
-        if victim == "edge":
-            edge.kill()
-            edge = producer(len(accepted()))
-            edge.start()
-        elif victim == "cloud":
-            cloud.kill()
-            cloud.start()
-        else:
-            await broker.kill()
-            broker.wipe()
-            await broker.start()
-    await eventually((edge_dir / "done").exists, timeout=60)
-    rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
-    results = []
-    while more := await call(
-        socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
-    ):
-        results += more
-    seen = Counter(row["source_id"] for row in results)
-    lost = [source for source in accepted() if source not in seen]
-    doubled = [source for source, times in seen.items() if times > 1]
-    assert (len(lost), len(doubled)) == (0, 0), f"seed {seed}: lost {lost[:5]}, doubled {doubled[:5]}"
-    assert sum(row["success"] + row["fail"] for row in rows) == len(results) >= COUNT * 0.99
-    edge.end()
-    cloud.end()
-    await broker.stop()
+        edge = producer(0)
+        cloud.start()
+        edge.start()
+        for kill in range(4):
+            mark = (kill + rng.random()) * COUNT / 5
+            await eventually(lambda: len(accepted()) >= mark, timeout=60)  # noqa: B023
+            if victim == "edge":
+                edge.kill()
+                edge = producer(len(accepted()))
+                edge.start()
+            elif victim == "cloud":
+                cloud.kill()
+                cloud.start()
+            else:
+                await broker.kill()
+                broker.wipe()
+                await broker.start()
+        await eventually((edge_dir / "done").exists, timeout=60)
+        rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
+        results = []
+        while more := await call(
+            socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
+        ):
+            results += more
+        seen = Counter(row["source_id"] for row in results)
+        lost = [source for source in accepted() if source not in seen]
+        doubled = [source for source, times in seen.items() if times > 1]
+        assert (len(lost), len(doubled)) == (0, 0), f"seed {seed}: lost {lost[:5]}, doubled {doubled[:5]}"
+        assert sum(row["success"] + row["fail"] for row in rows) == len(results) >= COUNT * 0.99
+        edge.end()
+        cloud.end()
 
 
 @pytest.mark.parametrize("victim", ["edge", "cloud", "broker"])
@@ -94,11 +93,10 @@ async def test_executions_survive_the_same_kills(tmp_path: Path, victim: str):
     last.
     """
     broker = _broker("mosquitto", tmp_path)
-    await broker.start()
     rules = BUS + rule(
         "relay", "devices/+/telemetry", "fleet/{node}/{topic[1]}", retry="{attempts: 20, backoff: 100ms}"
     )
-    async with Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
+    async with broker, Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
         publishing = asyncio.create_task(
             device.publish("devices/d1/telemetry", [b"%d" % n for n in range(COUNT)], at_once=20)
         )
@@ -118,7 +116,6 @@ async def test_executions_survive_the_same_kills(tmp_path: Path, victim: str):
         await stack.settled(COUNT if victim != "broker" else COUNT - 1100)
         accepted = await stack.settled(1)
         assert await stack.counts() == {"relay": accepted}
-    await broker.stop()
 
 
 async def test_summed_up_executions_survive_kills(tmp_path: Path):
@@ -127,9 +124,8 @@ async def test_summed_up_executions_survive_kills(tmp_path: Path):
     """
     kills, at_once, count = 3, 20, COUNT // 2
     broker = _broker("mosquitto", tmp_path)
-    await broker.start()
     rules = BUS + rule("relay", "devices/+/telemetry", "fleet/{topic[1]}", results="summary")
-    async with Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
+    async with broker, Stack(broker, tmp_path, rules) as stack, Device(broker) as device:
         publishing = asyncio.create_task(
             device.publish("devices/d1/telemetry", [b"%d" % n for n in range(count)], at_once=at_once)
         )
@@ -145,4 +141,3 @@ async def test_summed_up_executions_survive_kills(tmp_path: Path):
         await stack.settled(accepted + at_once)
         assert await stack.counts() == {"relay": accepted + at_once}
         assert any(row["count"] > 1 for row in await stack.of_cloud("get.results", limit=5000))
-    await broker.stop()

@@ -24,16 +24,14 @@ spec: {{ruleEndpointType: eventbus, properties: {{broker: "mqtt://127.0.0.1:{por
 @contextlib.asynccontextmanager
 async def _far_broker(directory: Path) -> AsyncIterator[TcpProxy]:
     """The way to another broker, on which no PUBACK comes back until told otherwise."""
-    broker = Mosquitto(directory / "far")
-    await broker.start()
-    proxy = TcpProxy("127.0.0.1", broker.port, mqtt=True)
-    await proxy.start()
-    proxy.discard_pubacks = True
-    try:
-        yield proxy
-    finally:
-        await proxy.stop()
-        await broker.stop()
+    async with Mosquitto(directory / "far") as broker:
+        proxy = TcpProxy("127.0.0.1", broker.port, mqtt=True)
+        await proxy.start()
+        proxy.discard_pubacks = True
+        try:
+            yield proxy
+        finally:
+            await proxy.stop()
 
 
 async def test_target_that_never_answers_holds_up_nobody_else(mosquitto: Mosquitto, tmp_path: Path):

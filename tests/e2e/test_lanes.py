@@ -85,46 +85,47 @@ async def test_live_results_pass_the_backlog_and_counts_survive_a_kill(tmp_path:
     if find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
     broker = Mosquitto(tmp_path / "broker", config_lines=["max_queued_messages 100000"])
-    await broker.start()
-    edge_dir = tmp_path / "edge"
-    edge_dir.mkdir()
-    settings = [part for text in [*RING, "broker.reconnect_max_s=0.5"] for part in ("--set", text)]
-    cloud = Process("cloud", ["--broker", broker.url, "--data-dir", str(tmp_path), *settings], tmp_path / "cloud.log")
-
-    def node(run: int, old: int) -> Process:
-        args = [broker.url, str(edge_dir), broker.protocol, str(run), str(old)]
-        return Process("tests.e2e.returner", args, tmp_path / "edge.log")
-
-    async with Client(broker.port, "observer") as observer:
-        await observer.subscribe("fieldpost/up/+/router:resource/update/#")
-        edge = node(1, OLD)
-        edge.start()
-        await eventually((edge_dir / "filled-1").exists, timeout=60)
-        cloud.start()
-        await eventually(lambda: len(observer.messages) > DRAINED_MIN, timeout=60)
-        edge.kill()
-        edge = node(2, 0)
-        edge.start()
-        await eventually((edge_dir / "done").exists, timeout=120)
-        rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
-        results = []
-        while more := await call(
-            socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
-        ):
-            results += more
-        counted = sum(row["success"] + row["fail"] for row in rows)
-        await eventually(
-            lambda: sum(len(one.names) for one in _seen(observer)) == counted, interval=0.2, what="all observed"
+    async with broker:
+        edge_dir = tmp_path / "edge"
+        edge_dir.mkdir()
+        settings = [part for text in [*RING, "broker.reconnect_max_s=0.5"] for part in ("--set", text)]
+        cloud = Process(
+            "cloud", ["--broker", broker.url, "--data-dir", str(tmp_path), *settings], tmp_path / "cloud.log"
         )
-        seen = _seen(observer)
-    lines = [line.split() for line in (edge_dir / "told").read_text().splitlines()]
-    told = {name: int(sequence) for name, sequence in lines}
-    times = Counter(row["source_id"] for row in results)
-    assert [name for name in told if times[name] != 1] == []
-    assert counted == len(results) == len(times) >= OLD
-    _check_order(seen)
-    assert _check_live(seen, told, "live1", 1) > 10
-    assert _check_live(seen, told, "live2", 2) > 10
-    edge.end()
-    cloud.end()
-    await broker.stop()
+
+        def node(run: int, old: int) -> Process:
+            args = [broker.url, str(edge_dir), broker.protocol, str(run), str(old)]
+            return Process("tests.e2e.returner", args, tmp_path / "edge.log")
+
+        async with Client(broker.port, "observer") as observer:
+            await observer.subscribe("fieldpost/up/+/router:resource/update/#")
+            edge = node(1, OLD)
+            edge.start()
+            await eventually((edge_dir / "filled-1").exists, timeout=60)
+            cloud.start()
+            await eventually(lambda: len(observer.messages) > DRAINED_MIN, timeout=60)
+            edge.kill()
+            edge = node(2, 0)
+            edge.start()
+            await eventually((edge_dir / "done").exists, timeout=120)
+            rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
+            results = []
+            while more := await call(
+                socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
+            ):
+                results += more
+            counted = sum(row["success"] + row["fail"] for row in rows)
+            await eventually(
+                lambda: sum(len(one.names) for one in _seen(observer)) == counted, interval=0.2, what="all observed"
+            )
+            seen = _seen(observer)
+        lines = [line.split() for line in (edge_dir / "told").read_text().splitlines()]
+        told = {name: int(sequence) for name, sequence in lines}
+        times = Counter(row["source_id"] for row in results)
+        assert [name for name in told if times[name] != 1] == []
+        assert counted == len(results) == len(times) >= OLD
+        _check_order(seen)
+        assert _check_live(seen, told, "live1", 1) > 10
+        assert _check_live(seen, told, "live2", 2) > 10
+        edge.end()
+        cloud.end()

@@ -109,12 +109,11 @@ async def test_broker_that_queues_ten_messages_and_drops_the_rest(tmp_path: Path
         protocol="3.1.1",  # of version 5 we take more than one at a time
         config_lines=["max_queued_messages 10", "max_inflight_messages 1"],
     )
-    await broker.start()
 
     def dropped() -> bool:
         return "Outgoing messages are being dropped" in broker.log_file.read_text(errors="replace")
 
-    async with Pipeline(broker, tmp_path, rate=500) as stack:
+    async with broker, Pipeline(broker, tmp_path, rate=500) as stack:
         stack.start_cloud()
         stack.start_edge()
         await eventually(stack.collect, 20)
@@ -125,7 +124,6 @@ async def test_broker_that_queues_ten_messages_and_drops_the_rest(tmp_path: Path
         await heal(stack.cloud_proxy)
         await _recovers(stack)
         await _is_exact(stack)
-    await broker.stop()
 
 
 async def test_broker_restarted_empty_with_the_publisher_first(mosquitto: Mosquitto, tmp_path: Path):

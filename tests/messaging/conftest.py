@@ -90,11 +90,8 @@ async def medium_broker(request: pytest.FixtureRequest, tmp_path_factory: Any) -
     directory: Path = tmp_path_factory.mktemp(kind)
     make: Callable[..., Broker] = Mosquitto if kind == "mosquitto" else Embedded
     broker = make(directory, protocol=protocol) if kind == "mosquitto" else make(directory)
-    await broker.start()
-    try:
+    async with broker:
         yield broker
-    finally:
-        await broker.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -91,8 +91,7 @@ async def test_reason_codes_reach_the_owner(tmp_path: Path, links: Any) -> None:
     acl.write_text("topic readwrite open/#\n")
     acl.chmod(0o600)
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=[f"acl_file {acl}"])
-    await broker.start()
-    try:
+    async with broker:
         watched = links(broker.settings())
         await watched.up("open/1")
         assert await watched.published("open/1") == PUBLISHED
@@ -100,8 +99,6 @@ async def test_reason_codes_reach_the_owner(tmp_path: Path, links: Any) -> None:
         assert await watched.published("shut/1") == NOT_AUTHORISED
         counts = watched.link.statistics()
         assert (counts["published"], counts["nobody_listens"], counts["refused_by_broker"]) == (2, 1, 1)
-    finally:
-        await broker.stop()
 
 
 async def test_a_refused_subscription_is_counted(
@@ -119,8 +116,7 @@ async def test_a_refused_subscription_is_counted(
 async def test_oversize_is_refused_before_it_is_queued(tmp_path: Path, links: Any) -> None:
     """Above our limit or the broker's MaximumPacketSize: an error, no endless disconnect; just below it passes."""
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=["max_packet_size 20000"])
-    await broker.start()
-    try:
+    async with broker:
         watched = links(broker.settings())
         await watched.up("t/#")
         with pytest.raises(CodecError, match="too_large"):
@@ -131,8 +127,6 @@ async def test_oversize_is_refused_before_it_is_queued(tmp_path: Path, links: An
         assert await watched.published("t/1", b"x" * (20_000 - 13)) == PUBLISHED
         assert watched.link.generation == 1
         assert 18_000 < watched.link.payload_bytes_max < 20_000
-    finally:
-        await broker.stop()
 
 
 async def test_bad_topics_and_properties_are_refused(mosquitto: Mosquitto, links: Any) -> None:

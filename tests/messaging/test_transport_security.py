@@ -56,9 +56,8 @@ async def tls_broker(tmp_path: Path) -> AsyncIterator[tuple[int, Path]]:
         f"listener {port} 127.0.0.1", f"cafile {authority}", f"certfile {certificate}", f"keyfile {key}",
         "require_certificate true",
     ])  # fmt: skip
-    await broker.start()
-    yield port, authority
-    await broker.stop()
+    async with broker:
+        yield port, authority
 
 
 def _settings(client: Any, port: int, host: str = "127.0.0.1", **tls: Any) -> BrokerSettings:
@@ -118,11 +117,8 @@ async def test_a_certificate_for_another_host_is_refused(
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=[
         f"listener {port} 127.0.0.1", f"certfile {certificate}", f"keyfile {key}",
     ])  # fmt: skip
-    await broker.start()
-    try:
+    async with broker:
         assert "mismatch" in await _outcome(_settings(client, port, ca_file=str(authority)), caplog)
-    finally:
-        await broker.stop()
 
 
 async def test_insecure_is_for_loopback_only(tmp_path: Path) -> None:
@@ -195,23 +191,20 @@ async def test_a_replaced_password_file_heals(
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "edge-1", "right-canary"], check=True)
     secret.write_text("wrong-canary\n")
     broker = Mosquitto(tmp_path / "mosquitto", config_lines=[f"password_file {users}"])
-    await broker.start()
-    link = MqttLink(
-        broker.settings(
-            client=client, protocol=protocol, username="edge-1", password_file=str(secret), reconnect_max_s=0.2
-        ),
-        "edge-1",
+    settings = broker.settings(
+        client=client, protocol=protocol, username="edge-1", password_file=str(secret), reconnect_max_s=0.2
     )
-    try:
-        await link.start()
-        await eventually(lambda: link.statistics()["connect_failures"] >= 3)
-        assert caplog.text.count("refuses edge-1: ") == 1
-        secret.unlink()
-        await eventually(lambda: "password_file cannot be read" in caplog.text)
-        secret.write_text("right-canary\n")
-        await eventually(lambda: link.connected)
-        assert "canary" not in caplog.text
-        assert link.statistics()["restarts"] == 0
-    finally:
-        await link.stop()
-        await broker.stop()
+    link = MqttLink(settings, "edge-1")
+    async with broker:
+        try:
+            await link.start()
+            await eventually(lambda: link.statistics()["connect_failures"] >= 3)
+            assert caplog.text.count("refuses edge-1: ") == 1
+            secret.unlink()
+            await eventually(lambda: "password_file cannot be read" in caplog.text)
+            secret.write_text("right-canary\n")
+            await eventually(lambda: link.connected)
+            assert "canary" not in caplog.text
+            assert link.statistics()["restarts"] == 0
+        finally:
+            await link.stop()

@@ -153,11 +153,8 @@ async def _main(seconds: float, embedded: bool, seed: int) -> int:
         broker: Broker = Embedded(directory / "broker") if embedded else Mosquitto(directory / "broker", verbose=False)
         if not embedded:
             (directory / "broker").mkdir()
-        await broker.start()
-        try:
+        async with broker:
             report = await run(broker, directory, Schemas(url).new(), seconds, seed)
-        finally:
-            await broker.stop()
     print(f"seed {seed}", msgspec.json.format(msgspec.json.encode(report), indent=2).decode(), sep="\n")  # noqa: T201
     return 1 if broken(report) else 0
 

@@ -116,8 +116,7 @@ async def _account(stack: Pipeline, report: Report) -> None:
 async def soak(broker: Broker, directory: Path, library: Path | None, report: Report, kills: int = 0) -> None:
     """Run it; what was found is in ``report``. ``kills`` end the faults early, 0: time alone does."""
     rng = random.Random(report.seed)
-    await broker.start()
-    async with Pipeline(broker, directory, rate=RATE) as stack:
+    async with broker, Pipeline(broker, directory, rate=RATE) as stack:
         nemesis = Nemesis(stack, report, rng, library)
         with ExitStack() as nurseries:
             for child in (stack.edge, stack.cloud):
@@ -129,7 +128,6 @@ async def soak(broker: Broker, directory: Path, library: Path | None, report: Re
                 await _account(stack, report)
             except AssertionError as exc:
                 report.problems.append(str(exc))
-    await broker.stop()
 
 
 def _broker(kind: str, directory: Path) -> Broker:

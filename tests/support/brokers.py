@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from common.messaging.broker import EmbeddedBroker
 from common.messaging.child import dies_with_parent
@@ -31,9 +31,16 @@ def find_mosquitto() -> str | None:
 
 
 class Broker(ABC):
-    """A broker under test. It keeps its port over kill, wipe and start."""
+    """A broker under test, which runs inside ``async with``. It keeps its port over kill, wipe and start."""
 
     protocol: Protocol
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
 
     @property
     @abstractmethod

@@ -94,7 +94,7 @@ async def test_delay_and_rate(echo: TcpProxy) -> None:
     await echo.delay(0.1)
     started = time.monotonic()
     assert await ask(pair, bytes(1_000_000)) == bytes(1_000_000)
-    assert 0.2 <= time.monotonic() - started < 2.0
+    assert 0.2 <= time.monotonic() - started < 10
     await echo.rate(10_000)
     started = time.monotonic()
     assert await ask(pair, bytes(3_000)) == bytes(3_000)

@@ -12,7 +12,7 @@ from common.messaging.child import take_port
 
 
 async def eventually(
-    predicate: Callable[[], Any | Awaitable[Any]], timeout: float = 10.0, interval: float = 0.02, what: str = ""
+    predicate: Callable[[], Any | Awaitable[Any]], timeout: float = 30.0, interval: float = 0.02, what: str = ""
 ) -> Any:
     """Poll ``predicate`` (plain or async) until it is true and return its value.
 
