@@ -42,7 +42,7 @@ from edge.rules.store import LastGood
 from edge.rules.syncfile import SyncFile
 from edge.settings import Settings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import Status
 from edge.uplink import Uplink
 

@@ -25,8 +25,9 @@ from edge.lanes import Lanes, Split, in_turn, split
 from edge.letters import Letters, Look, Void, drop, outgrown, redrive, void
 from edge.quota import drop_step, fold_step
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import PAGE_BYTES, SELECT_ROWS, Changes, Input, SpoolDb, State
+from edge.spooldb import PAGE_BYTES, SELECT_ROWS, SpoolDb
 from edge.spoolops import Accept, Callback, Committed, Journal, Op, SpoolStats
+from edge.spooltables import Changes, Input, State
 
 log = logging.getLogger(__name__)
 

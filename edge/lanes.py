@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from edge.batching import Packed
-from edge.spooldb import Changes, State
+from edge.spooltables import Changes, State
 
 
 class Split(msgspec.Struct):

@@ -13,7 +13,8 @@ from common.errors import RefusedError
 from common.message import new_id
 from common.models import LOST_DROPPED, LOST_VOID, ExecResult, LossRecord, Refusal
 from edge.batching import Frozen, Packed, freeze, joined, loss
-from edge.spooldb import Changes, DeadMessage, SpoolDb
+from edge.spooldb import SpoolDb
+from edge.spooltables import Changes, DeadMessage
 
 DEAD_BYTES_MAX = 64 << 20  # of all dead letters; the oldest go
 DEAD_PART = 4  # they take at most such a part of the spool's quota

@@ -13,7 +13,8 @@ from common.models import LOST_DROPPED, LossRecord
 from common.resource import RULESTATUS
 from edge.batching import Packed, loss, pack, unpack
 from edge.folding import fold
-from edge.spooldb import Changes, SpoolDb
+from edge.spooldb import SpoolDb
+from edge.spooltables import Changes
 
 STEP_ROWS = 1000
 STEP_BYTES = 8 << 20

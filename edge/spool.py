@@ -29,8 +29,9 @@ from edge.committing import Committer
 from edge.lanes import Split
 from edge.letters import Letters, Look, Void
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import DeadMessage, Input, SpoolDb
+from edge.spooldb import SpoolDb
 from edge.spoolops import Accept, Again, Callback, Committed, Journal, Op, SpoolStats
+from edge.spooltables import DeadMessage, Input
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The spool's file: SQLite tables and the one transaction that changes them (protocol P5.1 to P5.3).
+"""The spool's file: a SQLite database and the one transaction that changes it (protocol P5.1 to P5.3).
 
 Only the spool's writer thread uses a SpoolDb, after ``open``. WAL with ``synchronous=FULL``: with NORMAL a power cut
 takes every commit since the last checkpoint (reliability R2).
@@ -6,153 +6,30 @@ takes every commit since the last checkpoint (reliability R2).
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 
-from common.codec import CodecName
 from common.durable import sync_directory, write_synced
 from common.errors import ConfigError, DamageError, FieldpostError, StorageError
 from common.models import Epoch
 from common.rows import execute_rows
 from edge.batching import Frozen, Packed
+from edge.spooltables import SCHEMA, SCHEMA_VERSION, UPGRADES, Changes, DeadMessage, Input, State
 
-SCHEMA_VERSION = 3
 FSYNC_TRIES = 4  # of the WAL, written anew each time
 WAL_BYTES_KEPT_MAX = 16 << 20  # of the file, when a transaction that was larger is in the database
 COPY_BYTES = 1 << 20  # that are in memory while the WAL is written anew
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
 PAGE_BYTES = 4096
 SELECT_ROWS = 512  # result rows that one promotion looks at
-_SCHEMA = """
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), node TEXT NOT NULL, root TEXT NOT NULL,
-    epoch_n INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, next_sequence INTEGER NOT NULL,
-    accepted INTEGER NOT NULL, confirmed INTEGER NOT NULL, commits INTEGER NOT NULL,
-    dead INTEGER NOT NULL DEFAULT 0, dropped INTEGER NOT NULL DEFAULT 0, set_aside INTEGER NOT NULL DEFAULT 0,
-    folded INTEGER NOT NULL DEFAULT 0, follows TEXT NOT NULL DEFAULT '',
-    next_row INTEGER NOT NULL DEFAULT 1, backlog_through INTEGER NOT NULL DEFAULT 0, backlog INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE results (
-    id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, codec TEXT NOT NULL,
-    count INTEGER NOT NULL, weight INTEGER NOT NULL, body BLOB NOT NULL, kind TEXT NOT NULL DEFAULT 'rulestatus'
-);
-CREATE INDEX results_of_rule ON results (kind, namespace, rule);
-CREATE TABLE messages (
-    epoch_n INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch_uuid TEXT NOT NULL, msg_id TEXT NOT NULL,
-    topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL,
-    PRIMARY KEY (epoch_n, sequence)
-);
-CREATE TABLE inputs (
-    id TEXT PRIMARY KEY, namespace TEXT NOT NULL, rule TEXT NOT NULL, msg_id TEXT NOT NULL, topic TEXT NOT NULL,
-    payload BLOB NOT NULL, attempts INTEGER NOT NULL, rest BLOB NOT NULL DEFAULT x''
-);
-CREATE TABLE dead (
-    id TEXT PRIMARY KEY, at REAL NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, version TEXT NOT NULL,
-    topic TEXT NOT NULL, codec TEXT NOT NULL, weight INTEGER NOT NULL, payload BLOB NOT NULL
-)
-"""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # primary codes
 _RESULT = "id, namespace, rule, codec, count, weight, body, kind"
 _INSERT = f"INSERT INTO results ({_RESULT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_FROM_2 = """
-ALTER TABLE state ADD COLUMN next_row INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE state ADD COLUMN backlog_through INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN backlog INTEGER NOT NULL DEFAULT 0;
-UPDATE state SET next_row = (SELECT coalesce(max(id), 0) + 1 FROM results);
-DROP INDEX IF EXISTS results_by_rule;
-CREATE INDEX results_of_rule ON results (kind, namespace, rule);
-ALTER TABLE inputs ADD COLUMN rest BLOB NOT NULL DEFAULT x'';
-"""
-_FROM_1 = """
-ALTER TABLE state ADD COLUMN dead INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN set_aside INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN folded INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE state ADD COLUMN follows TEXT NOT NULL DEFAULT '';
-ALTER TABLE results ADD COLUMN kind TEXT NOT NULL DEFAULT 'rulestatus';
-"""
-_FROM_1 += _FROM_2 + _SCHEMA[_SCHEMA.index("CREATE TABLE dead") :]
-
-
-class State(msgspec.Struct):
-    """The spool's one row of state; ``commits`` counts groups, all other counts weigh executions (P5.11).
-
-    accepted = confirmed + dead + dropped + set_aside + pending, always; ``folded`` lost their details, not their count.
-    ``follows`` is the last epoch before this one that froze a message, with its next sequence. ``next_row`` is the id
-    of the next result row, never used before; rows up to ``backlog_through`` are the backlog, ``backlog`` executions.
-    """
-
-    epoch: Epoch
-    next_sequence: int = 1
-    accepted: int = 0
-    confirmed: int = 0
-    commits: int = 0
-    dead: int = 0
-    dropped: int = 0
-    set_aside: int = 0
-    folded: int = 0
-    follows: str = ""
-    next_row: int = 1
-    backlog_through: int = 0
-    backlog: int = 0
-
-    @property
-    def pending(self) -> int:
-        """Executions that are accepted and neither confirmed nor lost."""
-        return self.accepted - self.confirmed - self.dead - self.dropped - self.set_aside
-
-
-class Input(NamedTuple):
-    """A journalled input: one message for one rule, to be run (again) after a restart (P5.3).
-
-    ``id`` is the journal's own; ``msg_id`` is the message's, which a careless source may use twice.
-    """
-
-    id: str
-    namespace: str
-    rule: str
-    msg_id: str
-    topic: str
-    payload: bytes
-    attempts: int = 1
-    rest: bytes = b""  # what else the message has; edge.messages knows it
-
-
-class DeadMessage(NamedTuple):
-    """A message that the cloud can never accept, kept as it was (P5.9). ``version`` is its epoch and sequence."""
-
-    id: str
-    at: float
-    reason: str
-    detail: str
-    version: str
-    topic: str
-    codec: CodecName
-    weight: int
-    payload: bytes
-
-
-class Changes(msgspec.Struct):
-    """What one group changes, all in one transaction."""
-
-    state: State
-    new_results: list[Packed] = []
-    folded_results: list[Packed] = []  # summaries, each in the place of its one row
-    gone_results: list[int] = []
-    new_messages: list[Frozen] = []
-    gone_messages: list[tuple[int, int]] = []
-    new_inputs: list[Input] = []
-    gone_inputs: list[str] = []
-    new_dead: list[DeadMessage] = []
-    gone_dead: list[str] = []
-    done: list[tuple[asyncio.Future[Any], Any]] = []  # what to tell whom when it is durable
 
 
 class SpoolDb:
@@ -183,13 +60,9 @@ class SpoolDb:
                 self._rewrite_wal()  # we have the lock, and SQLite has neither appended nor copied anything yet
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version == 0:
-                    for statement in _SCHEMA.split(";"):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                elif version in (1, 2):
-                    for statement in (_FROM_1 if version == 1 else _FROM_2).split(";"):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    self._make(db, SCHEMA)
+                elif version in UPGRADES:
+                    self._make(db, UPGRADES[version])
                 elif not 0 < version <= SCHEMA_PLAUSIBLE_MAX:
                     raise DamageError(f"{self._path}: damaged: schema version {version}")
                 elif version != SCHEMA_VERSION:
@@ -203,6 +76,11 @@ class SpoolDb:
         except FieldpostError:
             self.close()
             raise
+
+    def _make(self, db: sqlite3.Connection, statements: str) -> None:
+        for statement in statements.split(";"):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _check(self) -> None:
         """Refuse a damaged file before anything can change it; reading only, so that closing writes nothing either."""

@@ -12,7 +12,7 @@ from common.models import Confirmation, Epoch
 from edge.batching import Frozen, Packed
 from edge.lanes import Split
 from edge.letters import Letters, Look, Void
-from edge.spooldb import Input
+from edge.spooltables import Input
 
 Callback = Callable[[], None]
 

@@ -35,7 +35,7 @@ from edge.rules.syncfile import SyncFile
 from edge.rules.trial import Trial
 from edge.settings import DownlinkSettings, FlowSettings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import RuleRef, Status
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from edge.rules.execution import Execution, RetryPolicy, Settlement
 from edge.rules.turns import Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import RuleRef, Status
 from edge.summaries import Summaries
 

@@ -21,7 +21,7 @@ from common.settings import BrokerSettings
 from edge.agent import Agent
 from edge.settings import EdgeSettings, Settings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from tests.e2e.stack import BUS, rule
 from tests.support.brokers import Mosquitto
 from tests.support.wait import eventually

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge.messages import DELIVERED, Arrival, FlowMessage, Retry
 from edge.rules.binding import Binding, Settlement
 from edge.settings import FlowSettings, SpoolSettings
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import RuleRef, Status
 from tests.edge.support import Collected
 from tests.edge.test_binding import Bench, HeldTarget

@@ -19,7 +19,7 @@ from common.rulesync import APPLIED, REFUSED, SyncedObject, rules_version
 from edge.messages import Arrival, FlowMessage
 from edge.rules.synced import Offer, Synced
 from edge.settings import DownlinkSettings
-from edge.spooldb import Input
+from edge.spooltables import Input
 from tests.edge.cloudside import BUS, CloudFed, cloud_fed, manifest, order, spec
 from tests.edge.support import results_of
 from tests.faults.test_input import damaged

@@ -14,7 +14,8 @@ from common.models import Epoch, ErrorMsg, ExecResult, LossRecord
 from edge.batching import loss, pack, unpack
 from edge.folding import duration_sum, fold, summary
 from edge.quota import fold_step
-from edge.spooldb import Changes, SpoolDb, State
+from edge.spooldb import SpoolDb
+from edge.spooltables import Changes, State
 from tests.edge.support import NODE, ROOT, packed, result
 
 _KINDS = [("SUCCESS", "delivered", ""), ("FAIL", "failed", "target_timeout"), ("FAIL", "failed", "loop")]

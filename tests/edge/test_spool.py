@@ -10,7 +10,8 @@ import pytest
 from common.errors import ConfigError, QueueFullError, StorageError
 from common.models import Confirmation
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import Input, SpoolDb
+from edge.spooldb import SpoolDb
+from edge.spooltables import Input
 from tests.edge.support import NODE, Collected, packed, result, results_of
 from tests.support.wait import eventually
 

@@ -12,7 +12,7 @@ from common.models import Confirmation, NodeBirth
 from edge.presence import Presence
 from edge.settings import SpoolSettings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.uplink import Uplink
 from tests.edge.support import NODE, ROOT, Collected, FakeLink, packed, result
 from tests.support.wait import eventually
@@ -59,7 +59,7 @@ async def test_inputs_above_the_quota_do_not_lock_the_spool(tmp_path: Path):
         it.confirm(it.frozen)
         return it.spool.stats.accepted == 400 and it.spool.stats.inputs == 0
 
-    await eventually(drained, timeout=5)
+    await eventually(drained)
     assert len(done) == 400
     await it.spool.stop()
 
@@ -69,7 +69,7 @@ async def test_smallest_quota_takes_results(tmp_path: Path):
     smallest = msgspec.json.schema(SpoolSettings)["$defs"]["SpoolSettings"]["properties"]["bytes_max"]["minimum"]
     it = Collected(tmp_path, SpoolSettings(bytes_max=smallest))
     it.accept(result(source_id="a"))
-    await eventually(lambda: it.durable == ["a"], timeout=3)
+    await eventually(lambda: it.durable == ["a"])
     await it.spool.stop()
 
 

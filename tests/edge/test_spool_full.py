@@ -12,7 +12,8 @@ import pytest
 from common import codec as codecs
 from common.models import Confirmation, ErrorMsg, ExecResult, LossRecord, Refusal
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import _FROM_1, SpoolDb
+from edge.spooldb import SpoolDb
+from edge.spooltables import UPGRADES
 from tests.edge.support import NODE, ROOT, Collected, result, results_of
 from tests.support.wait import eventually
 
@@ -224,7 +225,7 @@ async def test_a_spool_of_schema_1_is_taken_over(tmp_path: Path):
     await _fill(it, [result(source_id=str(n)) for n in range(3)])
     await it.spool.stop()
     db = sqlite3.connect(tmp_path / "spool.db")
-    for statement in reversed(_FROM_1.split(";")):
+    for statement in reversed(UPGRADES[1].split(";")):
         words = statement.split()
         if words[:2] == ["ALTER", "TABLE"]:
             db.execute(f"ALTER TABLE {words[2]} DROP COLUMN {words[5]}")

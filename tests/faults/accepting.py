@@ -21,7 +21,8 @@ from common.models import Confirmation, ExecResult
 from edge.batching import Frozen
 from edge.settings import UplinkSettings
 from edge.spool import Spool
-from edge.spooldb import Input, SpoolDb
+from edge.spooldb import SpoolDb
+from edge.spooltables import Input
 from tests.edge.support import NODE, ROOT, packed, result
 from tests.faults.records import Record, read, words
 

@@ -14,7 +14,7 @@ from common.rules import Rule
 from edge.flow.events import SendEvent
 from edge.messages import DELIVERED
 from edge.rules.execution import Execution
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import RuleRef
 from tests.edge.support import Collected
 from tests.flow.node import Played, rule

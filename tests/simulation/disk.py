@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import QueueFullError, StorageError
-from edge.spooldb import _SCHEMA, PAGE_BYTES, Changes, SpoolDb, State
+from edge.spooldb import PAGE_BYTES, SpoolDb
+from edge.spooltables import SCHEMA, Changes, State
 from tests.simulation.truth import NodeTruth
 
 DISK_FAULTS = ("error_before", "error_after", "cut_before", "cut_after")
@@ -34,7 +35,7 @@ def _empty() -> bytes:
     """A database with the spool's tables and nothing in them."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    db.executescript(_SCHEMA)
+    db.executescript(SCHEMA)
     return db.serialize()
 
 

@@ -27,8 +27,9 @@ from edge.batching import Frozen
 from edge.committing import Committer
 from edge.lanes import Lanes
 from edge.spool import Spool
-from edge.spooldb import Changes, Input, SpoolDb, State
+from edge.spooldb import SpoolDb
 from edge.spoolops import Accept
+from edge.spooltables import Changes, Input, State
 from edge.uplink import Uplink, _Sending
 from tests.simulation import controller
 from tests.simulation.disk import Disk

@@ -24,7 +24,7 @@ from edge.batching import Packed
 from edge.presence import Presence
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spool import Spool
-from edge.spooldb import Input
+from edge.spooltables import Input
 from edge.status import RuleRef, Status
 from edge.uplink import Uplink
 from tests.simulation.broker import Broker, SimLink

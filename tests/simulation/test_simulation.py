@@ -12,7 +12,7 @@ from common.models import Epoch, ExecResult
 from edge.batching import Packed, freeze
 from edge.folding import fold
 from edge.settings import UplinkSettings
-from edge.spooldb import Changes, State
+from edge.spooltables import Changes, State
 from tests.simulation.truth import Id, NodeTruth, Violation, ids_in
 from tests.simulation.world import SimulationError, World
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from common.resource import RULESTATUS
 from edge.batching import Frozen
 from edge.settings import UplinkSettings
-from edge.spooldb import Changes, State
+from edge.spooltables import Changes, State
 
 INPUT_RULE = "journalled"  # its results end when they end: no order among them
 HEADER_BYTES = 600  # of a message, at most, on top of its results

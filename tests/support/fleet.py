@@ -37,7 +37,8 @@ from common.version import VERSION
 from edge.presence import Presence
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spool import Spool
-from edge.spooldb import _SCHEMA, PAGE_BYTES, SpoolDb, State
+from edge.spooldb import PAGE_BYTES, SpoolDb
+from edge.spooltables import SCHEMA, State
 from edge.status import Ending, RuleRef, Status
 from edge.uplink import Uplink
 from tests.support.wait import eventually
@@ -55,7 +56,7 @@ class MemoryDb(SpoolDb):
     def open(self) -> State:
         self._db = sqlite3.connect(":memory:", isolation_level=None)
         self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(SCHEMA)
         return self._own(self._db)
 
     @property
