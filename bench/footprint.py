@@ -188,11 +188,13 @@ async def _relay(messages: int) -> Row:
             highest = max(highest, memory_bytes(edge.pid))
         took = time.perf_counter() - began
         await eventually(lambda: _counted(cloud, edge, messages), timeout=60, what="all results are counted")
+        left = memory_bytes(edge.pid)
         cloud_growth = memory_bytes(cloud.pid) / cloud_level * 100 - 100
     growth = max(0.0, highest / level * 100 - 100)
     note = (
         f"{messages:,} messages ({messages / took:,.0f}/s), from {level / 1e6:.1f} MB after {level_at:,} to at most "
-        f"{highest / 1e6:.1f} MB; each result counted once; controller {cloud_growth:+.1f} %"
+        f"{highest / 1e6:.1f} MB, {left / 1e6:.1f} MB afterwards; each result counted once; "
+        f"controller {cloud_growth:+.1f} %"
     )
     if messages < 10_000_000:
         note += "; full size: --messages 10000000"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ from common.config import make_data_dir
 from common.control import ControlServer, Operation, socket_path
 from common.errors import ControlError, FieldpostError, TransportError
 from common.faults import Fault, no_fault
+from common.memory import give_back, resident_bytes
 from common.message import ERROR, RESOURCE_GROUP, RESPONSE, ROUTER, UPDATE, Message
 from common.messaging.announcing import Announcing
 from common.messaging.base import Link, Refused
@@ -271,7 +270,7 @@ class Agent:
             rules=len(self.rules),
             rules_version=self.host.synced.version,
             labels=self._settings.edge.labels,
-            rss_bytes=_rss_bytes(),
+            rss_bytes=resident_bytes(),
             uptime_s=int(self._clock.monotonic() - self._started),
         )
 
@@ -283,6 +282,7 @@ class Agent:
         pause = min(REPORT_S, regular)
         while True:
             self._report.clear()
+            give_back()
             if await self._report_once():
                 await asyncio.sleep(pause)
             try:
@@ -353,10 +353,3 @@ def _configuration(settings: Settings) -> Configuration:
     return Configuration(
         settings.edge.rules, settings.edge.layers, loops=flow.loops or settings.broker.protocol != "3.1.1"
     )
-
-
-def _rss_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0

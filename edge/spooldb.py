@@ -22,6 +22,7 @@ from edge.batching import Frozen, Packed
 from edge.spooltables import SCHEMA, SCHEMA_VERSION, UPGRADES, Changes, DeadMessage, Input, State
 
 FSYNC_TRIES = 4  # of the WAL, written anew each time
+CACHE_KIB = 1024  # of pages in memory: a queue has few that come again
 WAL_BYTES_KEPT_MAX = 16 << 20  # of the file, when a transaction that was larger is in the database
 COPY_BYTES = 1 << 20  # that are in memory while the WAL is written anew
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
@@ -54,6 +55,7 @@ class SpoolDb:
             if (mode := self._pragma("journal_mode = WAL")) != "wal":  # SQLite says so and goes on, less safely
                 raise StorageError(f"{self._path}: the journal mode cannot be WAL, it stays {mode}")
             self._pragma("synchronous = FULL")
+            self._pragma(f"cache_size = -{CACHE_KIB}")
             self._pragma(f"journal_size_limit = {WAL_BYTES_KEPT_MAX}")
             self._pragma("locking_mode = EXCLUSIVE")  # a second process on the same spool is refused, not interleaved
             with self._transaction() as db:

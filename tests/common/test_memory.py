@@ -1,0 +1,32 @@
+"""Memory that is given back to the system (performance B5)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common.memory import _malloc_trim, resident_bytes
+
+BACKLOG = """
+from common.memory import give_back, resident_bytes
+backlog = [bytes(8000) for _ in range(5000)]
+backlog = backlog[::50]  # what lives on lies between what is freed
+before = resident_bytes()
+give_back()
+print(before - resident_bytes())
+"""
+
+
+def test_what_a_backlog_took_is_given_back() -> None:
+    """Of 40 MB in the heap, freed but for every fiftieth piece, most is the system's again."""
+    if _malloc_trim() is None:
+        pytest.skip("this C library gives nothing back")
+    found = subprocess.run([sys.executable, "-c", BACKLOG], capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 20_000_000
+
+
+def test_resident_bytes_are_those_of_this_process() -> None:
+    """A Python with pytest in it holds more than 10 MB and less than a terabyte; 0 would mean that nobody tells."""
+    assert 10_000_000 < resident_bytes() < 1 << 40
