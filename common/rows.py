@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol
 
-ROWS_MAX = 256  # in one statement; times the columns it stays far below SQLite's bound of 32,766 parameters
+ROWS_MAX = 128  # in one statement; times the columns it stays far below SQLite's bound of 32,766 parameters
 
 _GROUP = re.compile(r"VALUES (\(\?(?:, \?)*\))")
 
@@ -36,11 +36,10 @@ def execute_rows(cursor: _Executes, text: str, rows: Sequence[Sequence[Any]]) ->
 
 
 def _size(left: int) -> int:
-    """How many of ``left`` rows go into the next statement: its two highest bits, so that few are ever prepared."""
-    if left >= ROWS_MAX:
-        return ROWS_MAX
-    rest = max(left.bit_length() - 2, 0)
-    return left >> rest << rest
+    """How many of ``left`` rows go into the next statement: a power of two. All that are ever prepared stay in memory,
+    with nearly a kilobyte a row.
+    """
+    return min(ROWS_MAX, 1 << left.bit_length() - 1)
 
 
 @lru_cache(maxsize=512)
