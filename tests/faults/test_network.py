@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tests.support.brokers import NO_MOSQUITTO, Mosquitto, find_mosquitto
 from tests.support.proxy import TcpProxy
 from tests.support.wait import eventually
 
-RECOVERY_S = 8.0
+RECOVERY_S = 30.0  # within seconds; a busy machine takes longer, and a wait that nobody ends takes a minute
 
 
 async def _cut(proxy: TcpProxy) -> None:
@@ -64,17 +63,16 @@ async def heal(proxy: TcpProxy) -> None:
     await proxy.pass_()
 
 
-async def _recovers(stack: Pipeline) -> float:
-    """Wait until the cloud counts what was accepted only now; returns the seconds."""
-    begun, last = time.monotonic(), stack.accepted()[-1]
+async def _recovers(stack: Pipeline) -> None:
+    """Wait until the cloud counts what was accepted only now."""
+    last = stack.accepted()[-1]
 
     async def counted() -> bool:
         await stack.collect()
         newest = stack.accepted()[-1]
         return last in stack.seen and newest != last
 
-    await eventually(counted, RECOVERY_S, what=f"recovery within {RECOVERY_S} s")
-    return time.monotonic() - begun
+    await eventually(counted, RECOVERY_S, what="it recovers alone")
 
 
 async def _is_exact(stack: Pipeline) -> None:
