@@ -43,6 +43,16 @@ spec:
 """
 
 
+async def counted(directory: Path) -> tuple[int, list[dict[str, Any]]]:
+    """What the controller of this directory counts, and every single result that it keeps."""
+    sock = socket_path(directory, "cloud")
+    rows = await call(sock, "get.rules")
+    results: list[dict[str, Any]] = []
+    while more := await call(sock, "get.results", limit=5000, since=results[-1]["id"] if results else 0):
+        results += more
+    return sum(row["success"] + row["fail"] for row in rows), results
+
+
 class Process:
     """One of our programs as a child process that dies with the test session; a fork of one that has its imports."""
 

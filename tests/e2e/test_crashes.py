@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.control import call, socket_path
-from tests.e2e.stack import BUS, Device, Process, Stack, rule
+from tests.e2e.stack import BUS, Device, Process, Stack, counted, rule
 from tests.support.brokers import NO_MOSQUITTO, Broker, Embedded, Mosquitto, find_mosquitto
 from tests.support.wait import eventually
 
@@ -72,17 +71,12 @@ async def test_every_accepted_result_is_counted_exactly_once(tmp_path: Path, kin
                 broker.wipe()
                 await broker.start()
         await eventually((edge_dir / "done").exists, timeout=60)
-        rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
-        results = []
-        while more := await call(
-            socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
-        ):
-            results += more
+        count, results = await counted(tmp_path)
         seen = Counter(row["source_id"] for row in results)
         lost = [source for source in accepted() if source not in seen]
         doubled = [source for source, times in seen.items() if times > 1]
         assert (len(lost), len(doubled)) == (0, 0), f"seed {seed}: lost {lost[:5]}, doubled {doubled[:5]}"
-        assert sum(row["success"] + row["fail"] for row in rows) == len(results) >= COUNT * 0.99
+        assert count == len(results) >= COUNT * 0.99
         edge.end()
         cloud.end()
 

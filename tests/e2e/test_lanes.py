@@ -12,9 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from common.codec import decode
-from common.control import call, socket_path
 from common.models import ExecResult, parse_version
-from tests.e2e.stack import Process
+from tests.e2e.stack import Process, counted
 from tests.e2e.test_crashes import RING
 from tests.support.brokers import NO_MOSQUITTO, Mosquitto, find_mosquitto
 from tests.support.client import Client
@@ -108,22 +107,16 @@ async def test_live_results_pass_the_backlog_and_counts_survive_a_kill(tmp_path:
             edge = node(2, 0)
             edge.start()
             await eventually((edge_dir / "done").exists, timeout=120)
-            rows = await call(socket_path(tmp_path, "cloud"), "get.rules")
-            results = []
-            while more := await call(
-                socket_path(tmp_path, "cloud"), "get.results", limit=5000, since=results[-1]["id"] if results else 0
-            ):
-                results += more
-            counted = sum(row["success"] + row["fail"] for row in rows)
+            count, results = await counted(tmp_path)
             await eventually(
-                lambda: sum(len(one.names) for one in _seen(observer)) == counted, interval=0.2, what="all observed"
+                lambda: sum(len(one.names) for one in _seen(observer)) == count, interval=0.2, what="all observed"
             )
             seen = _seen(observer)
         lines = [line.split() for line in (edge_dir / "told").read_text().splitlines()]
         told = {name: int(sequence) for name, sequence in lines}
         times = Counter(row["source_id"] for row in results)
         assert [name for name in told if times[name] != 1] == []
-        assert counted == len(results) == len(times) >= OLD
+        assert count == len(results) == len(times) >= OLD
         _check_order(seen)
         assert _check_live(seen, told, "live1", 1) > 10
         assert _check_live(seen, told, "live2", 2) > 10
