@@ -19,7 +19,7 @@ from common.models import Refusal
 from common.resource import LOSSRECORD, RULESTATUS, build_resource
 from common.settings import BrokerSettings
 from edge.agent import Agent
-from edge.settings import EdgeSettings, Settings
+from edge.settings import EdgeSettings, Settings, UplinkSettings
 from edge.spool import Spool
 from edge.spooltables import Input
 from tests.e2e.stack import BUS, rule
@@ -139,3 +139,12 @@ async def test_a_refusal_reaches_the_uplink(tmp_path: Path, monkeypatch: pytest.
     resource = build_resource("edge-1", "default", kind, "one")
     agent._take(messages.new("m1", operation=ERROR, resource=resource, content={"reason": "conflict"}))
     assert heard == [("m1", Refusal("conflict"))]
+
+
+async def test_memory_is_given_back_at_every_nodestatus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """B5: regularly, with a broker or without one, as a backlog is what comes of having none."""
+    given: list[float] = []
+    monkeypatch.setattr("edge.agent.give_back", lambda: given.append(time.monotonic()))
+    quick = EdgeSettings(node="edge-1", uplink=UplinkSettings(nodestatus_s=0.05))
+    async with running(Settings(data_dir=str(tmp_path / "data"), edge=quick)):
+        await eventually(lambda: len(given) > 3)
