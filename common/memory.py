@@ -1,7 +1,7 @@
 """The memory of this process: how much it holds, and giving back what it needs no more (performance B5).
 
-glibc keeps what is freed between pieces that live on. After eight seconds without a controller an agent stayed 13 MB
-larger, for good; most of that is the system's again after one look through the heap, of 1 to 3 ms.
+glibc keeps what is freed between pieces that live on. After three times eight seconds without a controller an agent
+stayed 13 MB larger, for good; most of that is the system's again after one look through the heap, of 1 to 3 ms.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ class Agent:
 
     async def _send_nodestatus(self) -> None:
         """Regularly, and soon when there is news. The retained birth follows news of the rules at the regular time, so
-        that many changes are not many births.
+        that many changes are not many births. Memory that is free goes back to the system first, so it is not reported.
         """
         regular = self._settings.edge.uplink.nodestatus_s
         pause = min(REPORT_S, regular)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,18 @@ def test_rows_go_in_and_out_as_they_are(count: int) -> None:
     assert len([text for text in statements if text.startswith("INSERT")]) <= 2 + ROWS_MAX.bit_length() - 1
     execute_rows(db, "DELETE FROM t WHERE a IN (VALUES (?)) AND b <> 'x'", [(at,) for at in range(1, count)])
     assert db.execute("SELECT * FROM t").fetchall() == rows[:1]
+    db.close()
+
+
+def test_few_statements_are_ever_prepared() -> None:
+    """Whatever comes, there are eight texts: sqlite3 keeps each, with nearly a kilobyte a row."""
+    texts: set[str] = set()
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE t (a INTEGER)")
+    recorder = SimpleNamespace(execute=lambda text, values: (texts.add(text), db.execute(text, values)))
+    for count in range(3 * ROWS_MAX):
+        execute_rows(recorder, "INSERT INTO t VALUES (?)", [(at,) for at in range(count)])
+    assert len(texts) == ROWS_MAX.bit_length() == 8
     db.close()
 
 

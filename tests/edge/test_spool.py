@@ -10,7 +10,7 @@ import pytest
 from common.errors import ConfigError, QueueFullError, StorageError
 from common.models import Confirmation
 from edge.settings import SpoolSettings, UplinkSettings
-from edge.spooldb import SpoolDb
+from edge.spooldb import CACHE_KIB, SpoolDb
 from edge.spooltables import Input
 from tests.edge.support import NODE, Collected, packed, result, results_of
 from tests.support.wait import eventually
@@ -234,3 +234,11 @@ async def test_no_message_is_larger_than_the_connection_takes(tmp_path: Path):
     assert max(len(message.payload) for message in it.frozen) <= 8000
     assert sum(len(results_of(message)) for message in it.frozen) == 500
     await it.spool.stop()
+
+
+def test_the_page_cache_is_bounded(tmp_path: Path) -> None:
+    """B5: SQLite itself says that it keeps to our bound, not to its own of twice that."""
+    db = SpoolDb(tmp_path / "spool.db", NODE, "fieldpost")
+    db.open()
+    assert db._pragma("cache_size") == -CACHE_KIB
+    db.close()

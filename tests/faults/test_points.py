@@ -33,7 +33,7 @@ async def test_kill_at_a_named_point_loses_and_doubles_nothing(
                 stack.start_edge(fault=fault)
             else:
                 stack.start_cloud(fault=fault)
-        made = len(stack.accepted())  # of an edge killed soon nobody may know of one
+        made = len(stack.accepted())  # maybe none: each life may have ended before it told of one
         await eventually(lambda: len(stack.accepted()) > made, 20)
         await stack.settled()
         accepted, counted, lost, doubled = await stack.account()
