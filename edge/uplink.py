@@ -5,9 +5,10 @@ Without a confirmation the same bytes are sent again 2 s after it, doubling to 6
 reconnect or when a controller comes online. The spool bounds what is here: at most a window of messages.
 
 A cloud that has a thousand nodes to answer is late, and every copy sent again makes it later. So, as in TCP, one
-message asks for all that are late, and the wait before the next one is twice as long; the others follow when the answer
-tells that they are missing. New messages begin with twice the time that confirmations take now. A broker may drop what
-its queue has no room for: above half of what flew when messages were late, the pace grows by one for each round.
+message asks for all that are late, and all wait twice as long from then on; the others follow when the answer tells
+that they are missing. Twice the time that confirmations take now is waited at least. Which copy of a message was
+confirmed nobody knows, so that tells no time; but it was answered, and halves the wait. A broker may drop what its
+queue has no room for: above half of what flew when messages were late, the pace grows by one for each round.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SLOW_START = 4  # messages that fly when one came online; each confirmed one all
 
 
 class _Sending(msgspec.Struct):
-    """A message on its way: when it is due again and was sent last (monotonic seconds), the bound of the next wait."""
+    """A message on its way: when it was sent last and is due again (monotonic seconds), how long it waits at least."""
 
     message: Frozen
     sent: float = 0.0
@@ -79,7 +80,7 @@ class Uplink:
         self._pace = PROBE
         self._steep = self._settings.window_messages  # pace up to which it grows with each confirmed message
         self._round = 0  # confirmed messages since it grew above that
-        self._patience = self._settings.resend_first_s  # how long a new message waits
+        self._patience = self._measured = self._settings.resend_first_s  # how long messages wait, and as measured
         self._sent = self._resent = self._confirmed = self._refused = 0
         self._alarms = {NOBODY_LISTENS: 0, NOT_AUTHORISED: 0}
 
@@ -93,7 +94,7 @@ class Uplink:
         message.
         """
         for message in messages:
-            self._sending[message.epoch.n, message.sequence] = _Sending(message, wait=self._patience / 2)
+            self._sending[message.epoch.n, message.sequence] = _Sending(message)
         self._send_more()
 
     def connected(self) -> None:
@@ -121,7 +122,7 @@ class Uplink:
         return known is not online
 
     def _send_again(self) -> None:
-        self._patience = self._settings.resend_first_s
+        self._patience = self._measured = self._settings.resend_first_s
         for sending in self._sending.values():
             sending.flying, sending.wait, sending.due = False, 0.0, 0.0
         self._send_more()
@@ -157,7 +158,10 @@ class Uplink:
             if sending.sends == 1:  # else nobody knows which copy is confirmed
                 fastest = min(fastest, now - sending.sent)
         if fastest < math.inf:  # of the others an earlier confirmation may have been lost
-            self._be_patient(self._bounded(2 * fastest), now)
+            self._measured = self._bounded(2 * fastest)
+            self._be_patient(self._measured, now)
+        elif done:
+            self._be_patient(max(self._measured, self._patience / 2), now)
         self._confirmed += len(done)
         if done:
             self._forget(confirmation)
@@ -226,7 +230,7 @@ class Uplink:
         self._steep = max(SLOW_START, (len(flying) + len(late)) // 2)
         self._pace, self._round = len(flying) + 1, 0
         oldest = self._sending[min(late)]
-        oldest.wait = max(oldest.wait, self._patience / 2)
+        oldest.wait = self._bounded(2 * oldest.wait)
         self._send(oldest)
 
     def _bounded(self, wait: float) -> float:
@@ -235,7 +239,6 @@ class Uplink:
     def _send(self, sending: _Sending) -> None:
         message = sending.message
         sending.flying = True
-        sending.wait = min(max(self._settings.resend_first_s, sending.wait * 2), self._settings.resend_max_s)
         sending.due = math.inf  # while it is on its way to the broker: a slow link must not carry it twice
         done = partial(self._published, sending)
         try:
@@ -251,7 +254,8 @@ class Uplink:
         sending.sends += 1
 
     def _wait(self, sending: _Sending) -> None:
-        sending.due = self._clock.monotonic() + sending.wait * (0.75 + 0.5 * self._rng.random())
+        wait = max(self._patience, sending.wait)
+        sending.due = self._clock.monotonic() + wait * (0.75 + 0.5 * self._rng.random())
 
     def _published(self, sending: _Sending, reason: int) -> None:
         self._wait(sending)

@@ -294,6 +294,48 @@ def test_a_lost_window_is_sent_again_within_seconds():
     assert sorted(up.sent()[lost:]) == sorted(sequences)
 
 
+def test_what_is_lost_again_and_again_is_asked_for_within_seconds():
+    """P5.6, R1.4: when all that is missing was sent before, no confirmation tells how long the cloud takes; that it
+    answers is enough to ask soon, however often a full broker drops what follows a question.
+    """
+    up = Up()
+    up.connect()
+    messages = [frozen(n) for n in range(1, 2 * WINDOW + 1)]
+    sequences = {message.payload: message.sequence for message in messages}
+    up.uplink.add(messages[:WINDOW])
+    for through in range(1, WINDOW + 1):  # the pace grows to the window
+        up.uplink.confirmed(Confirmation(str(EPOCH), through))
+    up.uplink.add(messages[WINDOW:])
+    answered = len(up.link.published)
+    took = 0.0
+    while up.uplink.unconfirmed:
+        assert took < 30
+        kept = up.sent()[answered : answered + 10]  # the broker drops what it has no room for
+        answered = len(up.link.published)
+        for payload in kept:
+            up.uplink.confirmed(Confirmation(str(EPOCH), WINDOW, [sequences[payload]]))
+        up.pass_time(0.25)
+        took += 0.25
+
+
+def test_a_slow_cloud_is_not_asked_sooner_because_it_answered_a_question():
+    """P5.6: an answer halves the wait, but not below twice the time that the cloud was seen to take."""
+    up = Up()
+    up.link.hold = True  # no PUBACK, so the first is not late by its own clock
+    up.connect()
+    up.uplink.add([frozen(1)])
+    up.pass_time(10)
+    up.uplink.confirmed(Confirmation(str(EPOCH), 1))
+    up.link.hold = False
+    up.uplink.add([frozen(2), frozen(3)])
+    assert [up.pass_time(0.25) for _ in range(60)] == [0] * 60  # twice the ten seconds, less a quarter of jitter
+    assert up.pass_time(11) == 1  # one asks for both
+    for through in (2, 3):  # when the first is confirmed, the other is sent again
+        up.uplink.confirmed(Confirmation(str(EPOCH), through))
+    up.uplink.add([frozen(4)])
+    assert [up.pass_time(0.25) for _ in range(60)] == [0] * 60
+
+
 def test_one_late_word_slows_nothing_that_follows():
     """P5.6: how long the cloud takes is told by what it confirms fastest; an old message in the same confirmation may
     have waited for a lost one. Else everything behind would wait for a minute when it is lost.

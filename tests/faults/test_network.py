@@ -14,7 +14,6 @@ from tests.support.proxy import TcpProxy
 from tests.support.wait import eventually
 
 RECOVERY_S = 30.0  # within seconds; a busy machine takes longer
-BACKED_OFF_S = 120.0  # when all that is missing was sent twice, waits double: known, and to be mended in the uplink
 
 
 async def _cut(proxy: TcpProxy) -> None:
@@ -64,7 +63,7 @@ async def heal(proxy: TcpProxy) -> None:
     await proxy.pass_()
 
 
-async def _recovers(stack: Pipeline, timeout: float = RECOVERY_S) -> None:
+async def _recovers(stack: Pipeline) -> None:
     """Wait until the cloud counts what was accepted only now."""
     last = stack.accepted()[-1]
 
@@ -73,11 +72,11 @@ async def _recovers(stack: Pipeline, timeout: float = RECOVERY_S) -> None:
         newest = stack.accepted()[-1]
         return last in stack.seen and newest != last
 
-    await eventually(counted, timeout, what="it recovers alone")
+    await eventually(counted, RECOVERY_S, what="it recovers alone")
 
 
-async def _is_exact(stack: Pipeline, timeout: float = RECOVERY_S) -> None:
-    await stack.settled(timeout)
+async def _is_exact(stack: Pipeline) -> None:
+    await stack.settled(RECOVERY_S)
     accepted, counted, lost, doubled = await stack.account()
     assert (counted, lost, doubled) == (accepted, 0, 0)
 
@@ -121,8 +120,8 @@ async def test_broker_that_queues_ten_messages_and_drops_the_rest(tmp_path: Path
         await eventually(lambda: len(stack.accepted()) > made + 800)
         await eventually(dropped, 60, what="the broker drops something")  # a busy machine fills its queue later
         await heal(stack.cloud_proxy)
-        await _recovers(stack, BACKED_OFF_S)
-        await _is_exact(stack, BACKED_OFF_S)
+        await _recovers(stack)
+        await _is_exact(stack)
 
 
 async def test_broker_restarted_empty_with_the_publisher_first(mosquitto: Mosquitto, tmp_path: Path):
