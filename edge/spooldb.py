@@ -206,7 +206,7 @@ class SpoolDb:
             first = changes.state.next_row
             changes.state.next_row += len(changes.new_results)
             rows = [(row, *packed[:6], packed.kind) for row, packed in enumerate(changes.new_results, first)]
-            execute_rows(db, _INSERT, rows)
+            execute_rows(db, _INSERT, rows, sum([len(packed.body) for packed in changes.new_results]))
         if changes.folded_results:
             db.executemany(_INSERT, [(*packed.rows, *packed[:6], packed.kind) for packed in changes.folded_results])
         if changes.new_dead:
@@ -221,6 +221,7 @@ class SpoolDb:
                     (m.epoch.n, m.sequence, m.epoch.uuid, m.msg_id, m.topic, m.codec, m.weight, m.payload)
                     for m in changes.new_messages
                 ],
+                sum([len(m.payload) for m in changes.new_messages]),
             )
         s = changes.state
         db.execute(

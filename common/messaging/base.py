@@ -32,8 +32,18 @@ class Properties(msgspec.Struct, frozen=True, gc=False):
     user: tuple[tuple[str, str], ...] = ()
 
 
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What ``Link.ack`` needs of a packet; thousands may wait for a disk, and need not keep their payloads.
+    ``generation`` tells the connection.
+    """
+
+    mid: int
+    qos: int
+    generation: int
+
+
 class Inbound(msgspec.Struct, gc=False):
-    """A packet as it came from the broker. ``generation`` tells the connection, for ``Link.ack``."""
+    """A packet as it came from the broker. ``mid`` is its packet id, ``generation`` tells the connection."""
 
     topic: str
     payload: bytes
@@ -43,6 +53,10 @@ class Inbound(msgspec.Struct, gc=False):
     mid: int = 0
     generation: int = 0
     properties: Properties | None = None
+
+    def receipt(self) -> Receipt:
+        """What acknowledges it."""
+        return Receipt(self.mid, self.qos, self.generation)
 
 
 class Will(NamedTuple):
@@ -107,7 +121,7 @@ class Link(Protocol):
         """
         ...
 
-    def ack(self, inbound: Inbound) -> bool:
+    def ack(self, receipt: Receipt) -> bool:
         """Acknowledge a QoS 1 packet (links with manual acknowledgement). False when it came on an older connection."""
         ...
 

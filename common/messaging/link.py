@@ -13,14 +13,14 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from common.backoff import Backoff
 from common.clock import Clock, SystemClock
 from common.errors import ConfigError, ConnectError, NotConnectedError
+from common.memory import remembering
 from common.messaging import outbox, wire
-from common.messaging.base import Inbound, Properties, Subscription, Will
+from common.messaging.base import Inbound, Properties, Receipt, Subscription, Will
 from common.messaging.connection import Accepted, Connection, Session
 from common.messaging.dialer import Dialer
 from common.messaging.limits import check_size, payload_bytes_max
@@ -47,7 +47,7 @@ COUNTERS = (
     "stale_acks", "undecodable",
 )  # fmt: skip
 
-_checked_topic = lru_cache(maxsize=16384)(check_topic)
+_checked_topic = remembering(16384)(check_topic)
 
 
 class ReconnectingLink(ABC):
@@ -137,12 +137,12 @@ class ReconnectingLink(ABC):
         check_size(topic, payload, packed, self._packet_bytes_max)
         self._outbox.put(connection, Outgoing(topic, payload, qos, retain, packed, on_done))
 
-    def ack(self, inbound: Inbound) -> bool:
-        if self._connection is None or inbound.generation != self._generation:
+    def ack(self, receipt: Receipt) -> bool:
+        if self._connection is None or receipt.generation != self._generation:
             self._counts["stale_acks"] += 1
             return False
-        if self._manual_ack and inbound.qos:
-            self._connection.ack(inbound.mid, inbound.qos)
+        if self._manual_ack and receipt.qos:
+            self._connection.ack(receipt.mid, receipt.qos)
         return True
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:

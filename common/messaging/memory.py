@@ -15,7 +15,7 @@ from typing import Any
 
 from common.codec import PAYLOAD_BYTES_MAX
 from common.errors import CodecError, NotConnectedError
-from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Properties, Subscription, Will
+from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Properties, Receipt, Subscription, Will
 from common.messaging.mqtt import MqttLayer, Side
 from common.topics import check_filter, check_topic, matches
 
@@ -141,8 +141,8 @@ class MemoryLink:
         self._counts["published"] += 1
         self._call(on_done, code if inbound.qos else PUBLISHED)
 
-    def ack(self, inbound: Inbound) -> bool:
-        return self._connected and inbound.generation == self._generation
+    def ack(self, receipt: Receipt) -> bool:
+        return self._connected and receipt.generation == self._generation
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         before = self._filters

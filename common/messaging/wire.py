@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from common.errors import CodecError, WireError
+from common.memory import remembering
 from common.messaging.base import Inbound, Properties, Subscription
 from common.messaging.connection import RECEIVE_MAXIMUM, Accepted, Session
 
@@ -140,7 +141,7 @@ def _user_name(name: str) -> bytes:
     return bytes((_USER,)) + _field(name)
 
 
-@lru_cache(maxsize=4096)
+@remembering(4096)
 def _topic_field(topic: str) -> bytes:
     return _field(topic)
 
@@ -352,7 +353,7 @@ def reason_text(code: int) -> str:
     return _REASONS.get(code, f"reason 0x{code:02x}" if code else "Success")
 
 
-@lru_cache(maxsize=4096)
+@remembering(4096)
 def _topic(raw: bytes) -> str:
     topic = raw.decode()
     if not topic or "\x00" in topic or "+" in topic or "#" in topic:

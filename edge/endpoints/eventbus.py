@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ import msgspec
 
 from common.clock import Clock, SystemClock
 from common.errors import CodecError, NotConnectedError, QueueFullError, StorageError, TemplateError, TopicError
+from common.memory import remembering
 from common.message import new_id
-from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Subscription
+from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Link, Properties, Receipt, Subscription
 from common.templates import TopicTemplate
 from common.topics import check_filter, covers, matches
 from edge.endpoints.base import Rendering
@@ -66,7 +67,7 @@ class Eventbus:
         self.targets = 0  # that publish here
         self.unmatched = 0
         self.received = 0
-        self._route = lru_cache(ROUTES_CACHED)(self._match)
+        self._route = remembering(ROUTES_CACHED)(self._match)
         self._memory = memory
         self._subscribed = _read(memory)
         link.on_message = self._arrived
@@ -126,10 +127,10 @@ class Eventbus:
         consumers = self._route(packet.topic)
         if not consumers:  # a filter that was just removed: nobody will settle it
             self.unmatched += 1
-            self.link.ack(packet)
+            self.link.ack(packet.receipt())
             return
         reliable = packet.qos > 0
-        settle = (lambda: self._settle(packet)) if reliable else None
+        settle = partial(self._settle, packet.receipt()) if reliable else None
         message = _message_of(packet, self._echoes.hops(packet), int(self._clock.time() * 1000))
         self._on_arrival(Arrival(message, reliable, settle, source=self._source), consumers)
 
@@ -138,8 +139,8 @@ class Eventbus:
         if self._route(topic):
             self._echoes.sent(topic, payload, hops)
 
-    def _settle(self, packet: Inbound) -> None:
-        self.link.ack(packet)  # False on a newer connection: the broker sends it again, and that one is settled
+    def _settle(self, receipt: Receipt) -> None:
+        self.link.ack(receipt)  # False on a newer connection: the broker sends it again, and that one is settled
 
     def statistics(self) -> dict[str, int]:
         """Counters and gauges by name, with those of the link."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from common.memory import _malloc_trim, resident_bytes
+from common.memory import _malloc_trim, give_back, remembering, resident_bytes
 
 BACKLOG = """
 from common.memory import give_back, resident_bytes
@@ -25,6 +25,21 @@ def test_what_a_backlog_took_is_given_back() -> None:
         pytest.skip("this C library gives nothing back")
     found = subprocess.run([sys.executable, "-c", BACKLOG], capture_output=True, text=True, check=True)
     assert int(found.stdout) > 20_000_000
+
+
+def test_a_cache_that_more_names_pass_than_it_holds_is_forgotten() -> None:
+    """What was replaced whole pins memory wherever it came to lie; what serves the same names again and again stays."""
+    asked: list[int] = []
+    remembered = remembering(10)(lambda name: asked.append(name))
+    for _ in range(100):
+        for name in range(10):
+            remembered(name)
+    give_back()
+    assert remembered.cache_info().currsize == len(asked) == 10
+    for name in range(10):  # replaced whole
+        remembered(10 + name)
+    give_back()
+    assert remembered.cache_info().currsize == 0
 
 
 def test_resident_bytes_are_those_of_this_process() -> None:

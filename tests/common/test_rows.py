@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.rows import ROWS_MAX, execute_rows
+from common.rows import BYTES_MAX, ROWS_MAX, execute_rows
 
 
 @given(st.integers(0, 2 * ROWS_MAX + 5))
@@ -37,6 +37,20 @@ def test_few_statements_are_ever_prepared() -> None:
     for count in range(3 * ROWS_MAX):
         execute_rows(recorder, "INSERT INTO t VALUES (?)", [(at,) for at in range(count)])
     assert len(texts) == ROWS_MAX.bit_length() == 8
+    db.close()
+
+
+def test_large_rows_do_not_stay_in_memory_by_the_dozens() -> None:
+    """A statement keeps the values that it had last: of rows that are large as many go into one as BYTES_MAX holds."""
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE t (a BLOB)")
+    bound: list[int] = []
+    recorder = SimpleNamespace(execute=lambda text, values: (bound.append(len(values)), db.execute(text, values)))
+    for each, most in ((100, ROWS_MAX), (BYTES_MAX // 4, 4), (BYTES_MAX * 3, 1)):
+        bound.clear()
+        execute_rows(recorder, "INSERT INTO t VALUES (?)", [(bytes(each),)] * ROWS_MAX, each * ROWS_MAX)
+        assert (max(bound), sum(bound)) == (most, ROWS_MAX)
+    assert db.execute("SELECT count(*) FROM t").fetchone() == (3 * ROWS_MAX,)
     db.close()
 
 

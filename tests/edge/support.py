@@ -8,7 +8,7 @@ from typing import Any
 
 from common import codec as codecs
 from common.errors import NotConnectedError
-from common.messaging.base import PUBLISHED, Inbound, Properties, Subscription
+from common.messaging.base import PUBLISHED, Inbound, Properties, Receipt, Subscription
 from common.models import Confirmation, ExecResult
 from edge.batching import Frozen, Packed
 from edge.settings import SpoolSettings, UplinkSettings
@@ -108,9 +108,9 @@ class FakeLink:
             else:
                 on_done(PUBLISHED)
 
-    def ack(self, inbound: Inbound) -> bool:
-        self.acked.append(inbound)
-        return inbound.generation == self.generation
+    def ack(self, receipt: Receipt) -> bool:
+        self.acked.append(receipt)
+        return receipt.generation == self.generation
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         self.subscriptions = list(subscriptions)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from common.errors import ConfigError, QueueFullError, StorageError
 from common.models import Confirmation
+from common.rows import execute_rows
+from edge.batching import freeze
 from edge.settings import SpoolSettings, UplinkSettings
 from edge.spooldb import CACHE_KIB, SpoolDb
-from edge.spooltables import Input
+from edge.spooltables import Changes, Input
 from tests.edge.support import NODE, Collected, packed, result, results_of
 from tests.support.wait import eventually
 
@@ -241,4 +245,25 @@ def test_the_page_cache_is_bounded(tmp_path: Path) -> None:
     db = SpoolDb(tmp_path / "spool.db", NODE, "fieldpost")
     db.open()
     assert db._pragma("cache_size") == -CACHE_KIB
+    db.close()
+
+
+def test_large_messages_and_results_are_not_kept_by_prepared_statements(tmp_path: Path, monkeypatch):
+    """B5: what a stall leaves are rows of 64 KiB; a statement, which stays with its values, gets few of them."""
+    db = SpoolDb(tmp_path / "spool.db", NODE, "fieldpost")
+    state = db.open()
+    rows = [packed(result())._replace(body=bytes(1 << 16)) for _ in range(64)]
+    new = [freeze(row, state.epoch, at, 1, root="fieldpost", node=NODE, timestamp=0) for at, row in enumerate(rows, 1)]
+    sizes: list[int] = []
+
+    def watched(cursor, text, values):
+        sizes.append(sum(value.__sizeof__() for value in values))
+        return cursor.execute(text, values)
+
+    monkeypatch.setattr(
+        "edge.spooldb.execute_rows",
+        lambda cursor, *args: execute_rows(SimpleNamespace(execute=partial(watched, cursor)), *args),
+    )
+    db.apply(Changes(state, new_messages=new, new_results=rows))
+    assert (len(sizes), max(sizes) < 2 << 16) == (128, True)
     db.close()

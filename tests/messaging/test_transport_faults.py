@@ -85,8 +85,8 @@ async def test_an_ack_of_an_older_connection_is_dropped(mosquitto: Mosquitto, pr
     await eventually(lambda: watched.messages)  # not acknowledged, so it comes again
     again = watched.messages[0]
     assert (again.topic, again.dup, again.generation) == ("t/1", True, 2)
-    assert watched.link.ack(first) is False
-    assert watched.link.ack(again) is True
+    assert watched.link.ack(first.receipt()) is False
+    assert watched.link.ack(again.receipt()) is True
     assert watched.link.statistics()["stale_acks"] == 1
     await watched.published("t/2")  # behind the PUBACK on the same connection
     proxy.cut()

@@ -17,7 +17,7 @@ import msgspec
 
 from common.codec import PAYLOAD_BYTES_MAX
 from common.errors import NotConnectedError
-from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Properties, Subscription, Will
+from common.messaging.base import NOBODY_LISTENS, NOT_SENT, PUBLISHED, Inbound, Properties, Receipt, Subscription, Will
 from common.topics import matches
 
 GHOSTS_MAX = 64  # old messages that the broker may deliver once more, much later
@@ -96,7 +96,7 @@ class SimLink:
         self.on_message(self.inbox.pop(at % len(self.inbox)))
         return True
 
-    def ack(self, inbound: Inbound) -> bool:
+    def ack(self, receipt: Receipt) -> bool:
         return True
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None: ...
