@@ -1,8 +1,8 @@
 """A binding: one rule made ready to run, with its queue, its running executions and their ends (flow F1, F4, F5).
 
 An execution is (message, rule). It ends in exactly one result, whatever happens: delivered, filtered, refused, timed
-out, dropped. What takes longer than ``journal_after_s`` is journalled on disk and its source acknowledged, so that a
-slow target holds up nobody else (protocol P5.3).
+out, dropped. What of it goes to disk is in ``edge.rules.records``: inputs that take longer than ``journal_after_s``,
+so that a slow target holds up nobody else (protocol P5.3), and results.
 
 While no hook is mounted, an arrival is taken, decided and delivered in plain calls. Else the same steps are nodes of
 the router: the source sends to the rule, the rule sends to its target.
@@ -17,10 +17,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from common.clock import Clock, SystemClock
-from common.errors import ExecutionError, QueueFullError
-from common.message import new_id
-from common.models import DELIVERED as DELIVERED_OUTCOME
-from common.models import DROPPED, FAILED, FILTERED
+from common.errors import ExecutionError
+from common.models import DROPPED, FAILED
 from edge.endpoints.base import Target
 from edge.flow.events import Execution as AnyExecution
 from edge.flow.events import Place, SendEvent
@@ -38,6 +36,7 @@ from edge.messages import (
     Retry,
 )  # fmt: skip
 from edge.rules.execution import Execution, RetryPolicy, Settlement
+from edge.rules.records import WELL, Records
 from edge.rules.turns import Account, Turns
 from edge.settings import FlowSettings
 from edge.spool import Spool
@@ -46,8 +45,6 @@ from edge.status import RuleRef, Status
 from edge.summaries import Tally
 
 log = logging.getLogger(__name__)
-
-WELL = (DELIVERED_OUTCOME, FILTERED)  # outcomes of executions that a tally may sum up
 
 
 class Decision(Protocol):
@@ -72,9 +69,8 @@ class Binding:
 
     __slots__ = (  # a message passes hundreds of them: what lies close together is found fast
         "_account", "_after", "_begun", "_decision", "_find", "_flow", "_now", "_others", "_patient_until",
-        "_place", "_pumping", "_reliable", "_retry", "_router", "_running", "_spool", "_status", "_tally", "_target",
-        "_target_id", "_turns", "_unrecorded", "_waiting", "_wake", "hook_errors", "id", "late", "retired", "rule",
-        "timeout_s", "uncounted",
+        "_place", "_pumping", "_retry", "_router", "_running", "_spool", "_target", "_target_id", "_turns", "_waiting",
+        "_wake", "hook_errors", "id", "late", "records", "retired", "rule", "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -100,20 +96,19 @@ class Binding:
         self._place = Place(self.id, self)
         self._decision, self._target_id, self._find, self._wake = decision, target_id, find, wake
         self._router, self._account = router or Router(Hooks(), lambda id: None), Account()
-        self._target, self._status, self._spool, self._tally = target, status, spool, tally
+        self._target, self._spool = target, spool
         self._others: set[Target] = set()  # that chains and hooks have chosen
         self.timeout_s, self._retry = timeout_s, retry or RetryPolicy()
         self._flow, self._now = flow or FlowSettings(), (clock or SystemClock()).monotonic
         self._turns = turns or Turns(self._now)
         self._waiting: deque[Execution] = deque()
         self._running: OrderedDict[Execution, None] = OrderedDict()  # in the order of their deadlines
-        self._reliable: deque[Execution] = deque()  # whose source still waits, oldest first
-        self._unrecorded: deque[Execution] = deque()  # ended while the spool had no room
+        self.records = Records(rule, status, spool, tally, self._flow.queue_max)
         self._pumping, self._begun, self.hook_errors = False, 0, 0
         self.retired = False
         self._after: Binding | None = None  # the version before, while it has messages to start
         self._patient_until = 0.0  # until then resumed inputs wait for a target that is not connected yet
-        self.late = self.uncounted = 0
+        self.late = 0
 
     @property
     def running(self) -> int:
@@ -123,7 +118,7 @@ class Binding:
     @property
     def idle(self) -> bool:
         """True when every execution has ended and its result is in the spool's hands."""
-        return not (self._begun or self._running or self._waiting or self._unrecorded)
+        return not (self._begun or self._running or self._waiting or self.records.unrecorded)
 
     def retire(self) -> None:
         """The rule was changed or removed: end what was taken, take nothing more."""
@@ -158,12 +153,11 @@ class Binding:
         """
         now = self._now()
         execution = Execution(self, arrival, settlement, now, arrival.message, self.rule, entered=True)
-        if arrival.reliable or arrival.journal_now:
-            self._reliable.append(execution)
-            if arrival.journal_now:
-                self._journal(now)
+        self.records.begun(execution)
+        if arrival.journal_now:
+            self.records.journal(now)
         self._run_or_queue(execution, now)
-        return not execution.ended or bool(self._reliable or self._unrecorded)
+        return not execution.ended or self.records.open
 
     def begin(self, arrival: Arrival, settlement: Settlement | None, item: Input | None = None) -> Execution:
         """Make the execution of a message that is on its way to this rule; ``receive`` or ``stop`` follows.
@@ -172,15 +166,14 @@ class Binding:
         """
         execution = Execution(self, arrival, settlement, self._now(), arrival.message, self.rule)
         self._begun += 1
-        if arrival.reliable or arrival.journal_now:
-            self._reliable.append(execution)
+        self.records.begun(execution)
         if item is not None:
             execution.attempts, execution.input_id = item.attempts, item.id
         elif self._begun > self._flow.queue_max:  # so many pass hooks that have not answered yet
             bound = f"{self._flow.queue_max} messages pass hooks before this rule"
             self.stop(execution, Ending(DROPPED, "queue_full", bound, "queue"))
         elif arrival.journal_now:
-            self._journal(execution.since)
+            self.records.journal(execution.since)
         return execution
 
     def receive(self, message: FlowMessage, execution: AnyExecution | None) -> None:
@@ -200,8 +193,7 @@ class Binding:
         execution.binding._begun -= 1
         self._begun += 1
         execution.binding = self
-        if execution.arrival.reliable or execution.arrival.journal_now:
-            self._reliable.append(execution)
+        self.records.begun(execution)
         self._wake(self)
 
     def _pass_on(self, message: FlowMessage, execution: Execution) -> None:
@@ -258,12 +250,11 @@ class Binding:
     def sweep(self) -> None:
         """Journal what takes long, end what is overdue, and start what waits; called every few milliseconds."""
         now = self._now()
-        self._journal(now - self._flow.journal_after_s)
+        self.records.journal(now - self._flow.journal_after_s)
         while self._running and (overdue := next(iter(self._running))).deadline <= now:
             text = f"the target did not answer within {self.timeout_s:g} s"
             self._finish(overdue, Ending(FAILED, "target_timeout", text, "target"))
-        while self._unrecorded and self._record(self._unrecorded[0], now):
-            self._unrecorded.popleft()
+        self.records.again(now)
         self._pump()
 
     def _has_room(self) -> bool:
@@ -417,12 +408,7 @@ class Binding:
             self._complete(execution, ending)
         if execution.arrival.answered is not None:
             execution.arrival.answered(ending, execution.answer)
-        if self._record(execution, now):
-            return
-        if execution.arrival.reliable or execution.input_id or len(self._unrecorded) < self._flow.queue_max:
-            self._unrecorded.append(execution)
-        else:  # a flood at QoS 0 against a full spool: nobody bounds it but we
-            self.uncounted += 1
+        self.records.ended(execution, now)
 
     def _complete(self, execution: Execution, ending: Ending) -> None:
         """``onComplete`` of the target, if it was reached, then of the rule: once each, whatever happened."""
@@ -431,54 +417,12 @@ class Binding:
             self._router.complete(execution.message, Place(execution.target_id), error)
         self._router.complete(execution.message, self._place, error)
 
-    def _record(self, execution: Execution, now: float) -> bool:
-        settlement, input_id, ending = execution.settlement, execution.input_id, execution.ending
-        source_id = execution.arrival.message.msgid
-        duration_us = int((now - execution.since) * 1e6)
-        on_durable = settlement.one if settlement is not None and not input_id else None
-        if self._tally is not None and not input_id and ending.outcome in WELL:
-            self._tally.add(ending, source_id, now, duration_us, execution.attempts, on_durable)
-            return True
-        try:
-            self._status.record(
-                self.rule,
-                ending,
-                source_id=source_id,
-                duration_us=duration_us,
-                attempts=execution.attempts,
-                on_durable=on_durable,
-                input_id=input_id,
-            )
-        except QueueFullError:
-            return False
-        return True
-
-    def _journal(self, before: float) -> None:
-        reliable = self._reliable
-        while reliable and (reliable[0].ended or reliable[0].since <= before):
-            execution = reliable[0]
-            if not (execution.ended or execution.input_id) and execution.binding is self:
-                message, settlement = execution.arrival.message, execution.settlement
-                namespace, rule = execution.began.namespace, execution.began.name
-                try:
-                    item = Input(
-                        new_id(), namespace, rule, message.msgid, message.key, message.body(), execution.attempts,
-                        execution.arrival.rest(),
-                    )  # fmt: skip
-                    self._spool.journal(item, settlement.one if settlement is not None else None)
-                    execution.input_id = item.id
-                except QueueFullError:
-                    return
-                except Exception:  # a hook left there what no disk takes: its source waits for the result instead
-                    log.exception("rule %s, message %s: cannot be journalled", self.id, message.msgid)
-            reliable.popleft()
-
     def statistics(self) -> dict[str, int]:
         """Gauges by name."""
         return {
             "running": self.running,
             "waiting": len(self._waiting),
-            "unrecorded": len(self._unrecorded),
-            "uncounted": self.uncounted,
+            "unrecorded": self.records.unrecorded,
+            "uncounted": self.records.uncounted,
             "late": self.late,
         }

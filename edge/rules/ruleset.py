@@ -274,7 +274,7 @@ class RuleSet:
         key = rule_key(binding.id)
         if self._leaving.get(key) is binding:
             del self._leaving[key]
-        self._past = self._past[0] + binding.late, self._past[1] + binding.uncounted
+        self._past = self._past[0] + binding.late, self._past[1] + binding.records.uncounted
 
     async def drain(self) -> None:
         """Wait at most ``stop_s`` until every execution has ended; the others come again from source or journal."""
