@@ -22,7 +22,7 @@ from edge.batching import Frozen, Packed
 from edge.spooltables import SCHEMA, SCHEMA_VERSION, UPGRADES, Changes, DeadMessage, Input, State
 
 FSYNC_TRIES = 4  # of the WAL, written anew each time
-CACHE_KIB = 1024  # of pages in memory: a queue has few that come again
+CACHE_KIB = 512  # of pages in memory: a queue has few that come again
 WAL_BYTES_KEPT_MAX = 16 << 20  # of the file, when a transaction that was larger is in the database
 COPY_BYTES = 1 << 20  # that are in memory while the WAL is written anew
 SCHEMA_PLAUSIBLE_MAX = 1000  # above it the number is not of a later program, its bits are damaged
