@@ -100,8 +100,8 @@ async def test_a_source_is_settled_when_its_summary_is_on_disk(tmp_path: Path) -
     summary comes early for it, and holds all of them.
     """
     it = Bench(tmp_path, HeldTarget([TAKEN]), flow=FlowSettings(journal_after_s=0.005))
-    summaries = Summaries(it.binding._status)
-    it.binding._tally = summaries.of(RuleRef("default", "overheat"), 0.005)
+    summaries = Summaries(it.binding.records._status)
+    it.binding.records._tally = summaries.of(RuleRef("default", "overheat"), 0.005)
     for name in "abc":
         it.take(name)
     assert it.settled == []
@@ -117,7 +117,7 @@ async def test_failures_and_journalled_inputs_stay_single(tmp_path: Path, journa
     """F5: only successes are summed up, and a result that ends a row of the journal stands for itself."""
     target = HeldTarget([] if journalled else [Rejected("target_status_500", "no")])
     it = Bench(tmp_path, target, flow=FlowSettings(journal_after_s=0.0001))
-    it.binding._tally = Summaries(it.binding._status).of(RuleRef("default", "overheat"), 60.0)
+    it.binding.records._tally = Summaries(it.binding.records._status).of(RuleRef("default", "overheat"), 60.0)
     for name in "ab":
         it.take(name)
     if journalled:
