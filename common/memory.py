@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import _lru_cache_wrapper, cache, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
 
 T = TypeVar("T")
 _caches: WeakSet[Any] = WeakSet()
