@@ -41,7 +41,9 @@ SLOW_START = 4  # messages that fly when one came online; each confirmed one all
 
 
 class _Sending(msgspec.Struct):
-    """A message on its way: when it was sent last and is due again (monotonic seconds), how long it waits at least."""
+    """A message on its way: when it was sent last and is due again (monotonic seconds). One that was put off
+    waits ``wait`` seconds at least.
+    """
 
     message: Frozen
     sent: float = 0.0
@@ -229,9 +231,7 @@ class Uplink:
             sending.due = max(sending.due, now + self._patience)
         self._steep = max(SLOW_START, (len(flying) + len(late)) // 2)
         self._pace, self._round = len(flying) + 1, 0
-        oldest = self._sending[min(late)]
-        oldest.wait = self._bounded(2 * oldest.wait)
-        self._send(oldest)
+        self._send(self._sending[min(late)])
 
     def _bounded(self, wait: float) -> float:
         return min(max(self._settings.resend_first_s, wait), self._settings.resend_max_s)

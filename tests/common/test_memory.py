@@ -8,6 +8,10 @@ import sys
 import pytest
 
 from common.memory import _malloc_trim, give_back, remembering, resident_bytes
+from common.messaging import link, wire
+from common.messaging.base import Inbound
+from edge.endpoints.eventbus import Bound, Eventbus
+from tests.edge.support import FakeLink
 
 BACKLOG = """
 from common.memory import give_back, resident_bytes
@@ -40,6 +44,31 @@ def test_a_cache_that_more_names_pass_than_it_holds_is_forgotten() -> None:
         remembered(10 + name)
     give_back()
     assert remembered.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize("remembered", [wire._topic, wire._topic_field, link._checked_topic])
+def test_topics_of_the_outside_are_forgotten(remembered) -> None:
+    """The caches on the path of a message are of that kind: nothing else lets go of what thousands of devices name."""
+    name = (lambda at: b"t/%d" % at) if remembered is wire._topic else "t/{}".format
+    remembered.cache_clear()
+    for at in range(2 * remembered.cache_info().maxsize):
+        remembered(name(at))
+    give_back()
+    assert remembered.cache_info().currsize == 0
+
+
+def test_what_waits_for_a_disk_does_not_keep_its_packet() -> None:
+    """Thousands of sources may wait to be acknowledged: that needs no payload, and still acknowledges the packet."""
+    fake, settles = FakeLink(), []
+    bus = Eventbus(fake, lambda arrival, consumers: settles.append(arrival.settle))
+    bus.bind([Bound("in/#", 1, "rule")])
+    payload = bytes(1000)
+    before = sys.getrefcount(payload)
+    bus._arrived(Inbound("in/1", payload, 1, mid=7, generation=3))
+    assert sys.getrefcount(payload) == before
+    settles[0]()
+    (receipt,) = fake.acked
+    assert (receipt.mid, receipt.qos, receipt.generation) == (7, 1, 3)
 
 
 def test_resident_bytes_are_those_of_this_process() -> None:
